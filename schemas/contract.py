@@ -1,0 +1,297 @@
+"""The sealed model: one ONNX file, and the contract and digest inside it.
+
+The format, version 1. MUST and MAY as in RFC 2119.
+
+The file
+ - MUST be one ONNX model of at most 2 GiB - 1, with no external data.
+ - MUST have one input, `features`, float32 [n, d], n dynamic; NaN means missing.
+ - MUST have three outputs: `score` float32 [n], higher is more anomalous; `contributions`
+   float32 [n, d], not negative, 0 where the feature is missing, adding up to the score within
+   1e-5 relative; `expected` float32 [n, d], the model's idea of each feature in the user's units.
+ - MUST score a row NaN whose features are all missing, or which misses a feature whose policy
+   is `refuse`; every other row, finite or not, MUST get a finite score.
+ - MUST hold all preprocessing in its graph: the worker passes raw numbers.
+ - MUST carry two metadata entries: `odradek.contract`, the `Contract` below as canonical JSON
+   (keys sorted, no spaces), and, last, `odradek.digest`, 64 hexadecimal digits.
+ - MUST NOT carry paths, stack traces or anything else of the machine that made it.
+
+The digest
+ - is the SHA-256 of the file's bytes with the 64 digits replaced by ASCII zeros.
+ - is found by its wire bytes (field 14 of ModelProto: `0a 0e` key `12 40`), which MUST occur
+   exactly once, so that a reader checks it before any parser sees the file.
+ - proves that the file is whole, not who made it: anyone can compute it. To pin one file, name
+   its digest to the worker.
+
+A reader
+ - MUST check, in this order: size, digest, format version, names and shapes, the contract's own
+   consistency (`Contract.check`), and the golden batch scored by its own runtime; and MUST NOT
+   serve a file that fails any of them.
+ - MUST refuse a format version that it does not know. A writer MUST raise the version when a
+   reader of the old one would misread the file.
+ - MUST ignore keys of `training` that it does not know, and MUST refuse unknown feature kinds.
+ - MAY run the model in any batch; the same row MUST score within `ScoreTolerance` whatever its
+   batch, place or padding. An empty batch MUST NOT be given to the graph.
+
+Not checked by this format: that the training data was normal, and that numbers mean what the
+feature's unit says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from schemas.calibration import Calibration, Floats
+from schemas.event import EventLayout, Path
+from schemas.score import ModelRef
+
+FORMAT = "odradek-sealed-model"
+FORMAT_VERSION = 1
+FILE_BYTES_MAX = 2**31 - 1  # Protocol buffers stop here.
+FEATURES_MAX = 65_536
+
+INPUT_NAME = "features"
+OUTPUT_NAMES = ("score", "contributions", "expected")
+CONTRACT_KEY = "odradek.contract"
+DIGEST_KEY = "odradek.digest"
+
+_DIGEST_ZEROS = b"0" * 64
+# Two length-prefixed strings inside an entry of ModelProto.metadata_props: key, then 64 bytes.
+_DIGEST_ENTRY = b"\x0a" + bytes([len(DIGEST_KEY)]) + DIGEST_KEY.encode() + b"\x12\x40"
+_DIGEST_PATTERN = re.compile(re.escape(_DIGEST_ENTRY) + rb"([0-9a-f]{64})")
+
+MissingPolicy = Literal["mask", "refuse"]
+
+
+class ModelRefused(Exception):  # noqa: N818  # The name that the plan and the logs use.
+    """A file is not a sealed model that may serve; the text says why."""
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One feature, in the order of the model's input.
+
+    `path` is its place below the layout's features. `missing`: `mask` scores the event without
+    it (its contribution is 0), `refuse` makes the event unscorable.
+    """
+
+    name: str
+    path: Path
+    kind: Literal["number"] = "number"
+    unit: str | None = None
+    missing: MissingPolicy = "mask"
+
+
+class Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an event is flagged, and why there.
+
+    `rule` `conformal` is the threshold of `Calibration.threshold`. `requested_flag_rate` is what
+    was asked for; None means that the default was tried, and raised if n did not support it.
+    """
+
+    value: float
+    target_flag_rate: float
+    requested_flag_rate: float | None
+    rule: Literal["conformal"] = "conformal"
+
+
+class ScoreTolerance(msgspec.Struct, frozen=True, kw_only=True):
+    """How far two scores of one event may lie apart: |a - b| <= relative * max(|a|, scale).
+
+    `scale` is the median calibration score: below it a difference is of no consequence.
+    """
+
+    relative: float
+    scale: float
+
+    def differ(self, wanted: npt.ArrayLike, seen: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return where `seen` is not `wanted`; NaN equals NaN and nothing else."""
+        a, b = np.asarray(wanted, np.float64), np.asarray(seen, np.float64)
+        with np.errstate(invalid="ignore"):
+            near = np.abs(a - b) <= self.relative * np.maximum(np.abs(a), self.scale)
+        same: npt.NDArray[np.bool_] = near | (np.isnan(a) & np.isnan(b))
+        return ~same
+
+
+class GoldenBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows and the scores that the sealing machine gave them: little-endian float32.
+
+    Ordinary, extreme, missing and constant rows; a reader scores them before it serves.
+    """
+
+    features: bytes
+    scores: bytes
+
+    @classmethod
+    def of(cls, features: Floats, scores: Floats) -> GoldenBatch:
+        return cls(
+            features=np.ascontiguousarray(features, "<f4").tobytes(),
+            scores=np.ascontiguousarray(scores, "<f4").tobytes(),
+        )
+
+    def rows(self, width: int) -> Floats:
+        """Return the rows as float32 [m, width]."""
+        return np.frombuffer(self.features, "<f4").reshape(-1, width)
+
+    def expected_scores(self) -> Floats:
+        """Return their scores as float32 [m]."""
+        return np.frombuffer(self.scores, "<f4")
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sealed model promises about its inputs, outputs, threshold and calibration."""
+
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    name: str
+    version: str
+    created_at: str
+    layout: EventLayout
+    features: tuple[Feature, ...]
+    threshold: Threshold
+    calibration: Calibration
+    score_tolerance: ScoreTolerance
+    golden: GoldenBatch
+    holds_training_rows: bool
+    training: dict[str, Any]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(feature.path for feature in self.features)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(self, order="sorted").decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Contract:
+        """Read a contract, its version first.
+
+        Raises:
+            ModelRefused: it is not a contract of a version that we know, or it is inconsistent.
+        """
+        try:
+            head = msgspec.json.decode(text, type=_Head)
+            if head.format != FORMAT:
+                raise ModelRefused(f"its format is {head.format!r}; wanted {FORMAT!r}")
+            if head.format_version != FORMAT_VERSION:
+                raise ModelRefused(
+                    f"its format version is {head.format_version}; this program reads version "
+                    f"{FORMAT_VERSION}"
+                )
+            contract = msgspec.json.decode(text, type=cls)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise ModelRefused(f"its contract cannot be read: {error}") from None
+        contract.check()
+        return contract
+
+    def check(self) -> None:
+        """Check the contract against itself.
+
+        Raises:
+            ModelRefused: it contradicts itself; the text says where.
+        """
+        for complaint in self._complaints():
+            raise ModelRefused(f"its contract is inconsistent: {complaint}")
+
+    def reference(self, digest: str) -> ModelRef:
+        return ModelRef(self.name, self.version, digest)
+
+    def _complaints(self) -> Iterator[str]:
+        width = len(self.features)
+        if not 1 <= width <= FEATURES_MAX:
+            yield f"it names {width:,} features; wanted 1 to {FEATURES_MAX:,}"
+            return
+        if not self.name or not self.version:
+            yield "the model has no name or no version"
+        for what, values in (("name", self.feature_names), ("path", self.paths)):
+            if len(set(values)) < width or not all(values):
+                yield f"a feature's {what} is empty or occurs twice"
+        yield from self._calibration_complaints()
+        rate, relative, scale = (
+            self.threshold.target_flag_rate,
+            self.score_tolerance.relative,
+            self.score_tolerance.scale,
+        )
+        if not (0 < relative <= 1e-3 and math.isfinite(scale) and scale >= 0):
+            yield f"the score tolerance is {relative:g} and {scale:g}"
+        if not self.calibration.smallest_rate <= rate < 1:
+            yield f"{self.calibration.n:,} calibration scores cannot support a rate of {rate:g}"
+        elif self.calibration.threshold(rate) != self.threshold.value:
+            yield (
+                f"the threshold is {self.threshold.value!r}; its rule gives "
+                f"{self.calibration.threshold(rate)!r}"
+            )
+        rows, rest = divmod(len(self.golden.features), 4 * width)
+        if rest or not rows or len(self.golden.scores) != 4 * rows:
+            yield "the golden batch's rows and scores do not fit the features"
+
+    def _calibration_complaints(self) -> Iterator[str]:
+        values, counts = self.calibration.values, self.calibration.counts
+        if not values or len(values) % 4 or len(counts or values) != len(values):
+            raise ModelRefused("its contract is inconsistent: the calibration's lengths differ")
+        scores = self.calibration.scores
+        if not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
+            raise ModelRefused(
+                "its contract is inconsistent: calibration scores are not finite and ascending"
+            )
+        if counts is not None and not np.frombuffer(counts, "<u4").all():
+            yield "a calibration score counts for nothing"
+
+
+class _Head(msgspec.Struct):
+    format: str = ""
+    format_version: int = 0
+
+
+def stamp(unstamped: bytes) -> bytes:
+    """Return the file with its digest; `unstamped` holds 64 zeros in the digest's place.
+
+    Raises:
+        ModelRefused: the digest's entry does not occur exactly once, or the file is too large.
+    """
+    start = _digest_place(unstamped)
+    if unstamped[start : start + 64] != _DIGEST_ZEROS:
+        raise ModelRefused("its digest's place does not hold zeros; it was stamped before")
+    digest = hashlib.sha256(unstamped).hexdigest().encode()
+    return unstamped[:start] + digest + unstamped[start + 64 :]
+
+
+def verified_digest(sealed: bytes) -> str:
+    """Return the digest that the file carries, once it has been found to be right.
+
+    Raises:
+        ModelRefused: it is too large, carries no digest or several, or was changed.
+    """
+    start = _digest_place(sealed)
+    claimed = sealed[start : start + 64].decode()
+    sha256 = hashlib.sha256(memoryview(sealed)[:start])
+    sha256.update(_DIGEST_ZEROS)
+    sha256.update(memoryview(sealed)[start + 64 :])
+    if sha256.hexdigest() != claimed:
+        raise ModelRefused(
+            f"its bytes do not match its digest {claimed[:12]}...; it was cut short or changed"
+        )
+    return claimed
+
+
+def _digest_place(data: bytes) -> int:
+    if len(data) > FILE_BYTES_MAX:
+        raise ModelRefused(f"it has {len(data):,} bytes; at most {FILE_BYTES_MAX:,} are read")
+    places = [match.start(1) for match in _DIGEST_PATTERN.finditer(data)]
+    if len(places) != 1 or data.count(_DIGEST_ENTRY) != 1:
+        raise ModelRefused(
+            "it is no sealed model: it carries no digest"
+            if not places
+            else f"it carries {len(places)} digests; wanted one"
+        )
+    return places[0]

@@ -1,0 +1,91 @@
+"""The dead letter: a record that cannot be scored, kept whole.
+
+On the dead-letter topic the value, the key and the headers of the record are the original
+ones, byte for byte. What we know about it stands in headers of our own, all of which begin
+with `odradek.`; they come after the record's own. `DeadLetter` is those headers.
+
+A record that is too large for the dead-letter topic becomes a stub: the first
+`STUB_BYTES` of its value, with `original_bytes` and `original_sha256` in the headers. The
+record itself stays where it came from, at its source position.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+DEAD_LETTER_VERSION = 1
+HEADER_PREFIX = "odradek."
+STUB_BYTES = 64 * 1024
+DETAIL_CHARS_MAX = 500
+
+Headers = list[tuple[str, bytes | None]]
+
+
+class Reason(StrEnum):
+    """Why a record cannot be scored. Closed: the metric's label and the tests' table are this."""
+
+    TOMBSTONE = "tombstone"  # The record has no value.
+    TOO_LARGE = "too_large"  # More bytes than `EVENT_BYTES_MAX`.
+    NOT_UTF8 = "not_utf8"  # Neither JSON nor valid UTF-8.
+    NOT_JSON = "not_json"  # Valid UTF-8, but not JSON.
+    TOO_DEEP = "too_deep"  # JSON nested beyond what a parser follows.
+    NOT_AN_OBJECT = "not_an_object"  # JSON, but not an object at the top.
+    NO_FEATURES = "no_features"  # Nothing stands where the features belong.
+    WRONG_COUNT = "wrong_count"  # An array of features of another length than the contract's.
+    WRONG_SHAPE = "wrong_shape"  # An array or object where a number belongs, or the reverse.
+    NOT_FINITE = "not_finite"  # A NaN or Infinity, which JSON does not have.
+    BEYOND_FLOAT32 = "beyond_float32"  # A number too large for a 32-bit float.
+    BOOLEAN = "boolean"  # true or false where a number belongs.
+    TEXT = "text"  # A string where a number belongs, "1.5" included.
+    BAD_EVENT_ID = "bad_event_id"  # The id is neither a string nor an integer, or far too long.
+    BAD_TIMESTAMP = "bad_timestamp"  # The time is not of the kind that the contract names.
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the headers of a dead letter say. Text on the wire: `odradek.<field>` = UTF-8.
+
+    `source_*` is where the record was read; `model_*` the model that served at that time.
+    `original_bytes` and `original_sha256` are set on a stub only.
+    """
+
+    schema_version: int
+    reason: Reason
+    detail: str
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    model_name: str
+    model_version: str
+    model_digest: str
+    original_bytes: int | None = None
+    original_sha256: str | None = None
+
+    def to_headers(self) -> Headers:
+        """Return the headers in the order of the fields; fields that are None are left out."""
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [
+            (HEADER_PREFIX + name, str(value).encode())
+            for name, value in values
+            if value is not None
+        ]
+
+    @classmethod
+    def from_headers(cls, headers: Headers) -> DeadLetter:
+        """Read our headers back, whatever others stand beside them.
+
+        Raises:
+            msgspec.ValidationError: a header of ours is missing or not of its type.
+        """
+        ours = {
+            name.removeprefix(HEADER_PREFIX): value.decode()
+            for name, value in headers
+            if name.startswith(HEADER_PREFIX) and value is not None
+        }
+        return msgspec.convert(ours, cls, strict=False)
+
+
+def without_ours(headers: Headers | None) -> Headers:
+    """Return a record's own headers, without those that an earlier dead letter added."""
+    return [header for header in headers or () if not header[0].startswith(HEADER_PREFIX)]

@@ -1,0 +1,90 @@
+"""The score record: what the worker says of one event.
+
+Higher scores are more anomalous. `p_value` is the share of normal events that would score at
+least as high, by the model's calibration; `anomalous` means score > threshold, which is the
+same as p_value <= the model's target flag rate. Times are epoch milliseconds.
+
+An `unscorable` event has neither score nor p-value, and says why in `reason`; it is an event,
+not a dead letter, and it is never taken for a normal one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+SCORE_VERSION = 1
+
+
+class Verdict(StrEnum):
+    """What became of an event. Three-valued: not knowing is not the same as normal."""
+
+    NORMAL = "normal"
+    ANOMALOUS = "anomalous"
+    UNSCORABLE = "unscorable"
+
+
+class UnscorableReason(StrEnum):
+    """Why an event has no score. Closed, as `dead_letter.Reason` is."""
+
+    ALL_MISSING = "all_missing"  # Every feature is missing.
+    MISSING_REFUSED = "missing_refused"  # A feature is missing whose policy refuses that.
+    NOT_FINITE = "not_finite"  # The model's own output is not finite.
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """Which sealed model gave a score; `digest` is the SHA-256 that its file carries."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """Where the event was read. A repeat of an event has the same source."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class TopFeature(msgspec.Struct, frozen=True, gc=False):
+    """One feature's part in a score: `value` was seen, `expected` the model's idea of it.
+
+    Both are in the user's units; `share` is the part of the whole score, 0 to 1.
+    """
+
+    name: str
+    value: float | None
+    expected: float | None
+    share: float
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """One score record. `truncated` marks one that was too large for the topic as it was."""
+
+    schema_version: int
+    event_id: str
+    timestamp: int
+    score: float | None
+    p_value: float | None
+    threshold: float
+    verdict: Verdict
+    model: ModelRef
+    source: Source
+    top_features: list[TopFeature] = []
+    reason: UnscorableReason | None = None
+    truncated: bool = False
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Score)
+encode_score = _encoder.encode
+decode_score = _decoder.decode
+
+
+def truncate_score(record: bytes) -> bytes:
+    """Return the smaller form of a score record: no top features, and marked as truncated."""
+    score = msgspec.structs.replace(decode_score(record), top_features=[], truncated=True)
+    return encode_score(score)
