@@ -70,7 +70,7 @@ _DIGEST_PATTERN = re.compile(re.escape(_DIGEST_ENTRY) + rb"([0-9a-f]{64})")
 MissingPolicy = Literal["mask", "refuse"]
 
 
-class ModelRefused(Exception):  # noqa: N818  # The name that the plan and the logs use.
+class ModelRefused(Exception):
     """A file is not a sealed model that may serve; the text says why."""
 
 

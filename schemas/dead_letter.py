@@ -5,12 +5,13 @@ ones, byte for byte. What we know about it stands in headers of our own, all of 
 with `odradek.`; they come after the record's own. `DeadLetter` is those headers.
 
 A record that is too large for the dead-letter topic becomes a stub: the first
-`STUB_BYTES` of its value, with `original_bytes` and `original_sha256` in the headers. The
-record itself stays where it came from, at its source position.
+`STUB_BYTES` of its value, with `original_bytes` and `original_sha256` in our headers and none of
+its own. The record itself stays where it came from, at its source position.
 """
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 
 import msgspec
@@ -84,6 +85,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             if name.startswith(HEADER_PREFIX) and value is not None
         }
         return msgspec.convert(ours, cls, strict=False)
+
+    def as_stub(self, value: bytes) -> DeadLetter:
+        """Return the letter of a record too large to be kept: what `value` was, not itself."""
+        return msgspec.structs.replace(
+            self,
+            original_bytes=len(value),
+            original_sha256=hashlib.sha256(value).hexdigest(),
+        )
 
 
 def without_ours(headers: Headers | None) -> Headers:

@@ -7,8 +7,9 @@ three things: what was seen, what was wanted, and what happens now.
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 EXIT_USER = 2
 EXIT_OUTSIDE = 3
@@ -28,6 +29,12 @@ class DataError(UserError):
 
 class OutsideError(Exception):
     """The world around us does not do what we need: broker, network, rights, disk."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known name nearest to `name`, or nothing."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def run_program(program: Callable[[], int]) -> int:

@@ -46,7 +46,7 @@ Path = tuple[str, ...]
 TimestampKind = Literal["ms", "s", "rfc3339"]
 
 
-class InvalidEvent(Exception):  # noqa: N818  # The name that the plan and the logs use.
+class InvalidEvent(Exception):
     """A record that is no event: `reason` from the closed list, `detail` for a person."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -1,0 +1,214 @@
+"""The worker's program: settings -> objects -> run -> exit code.
+
+odradek-worker run                     score a topic until told to stop
+odradek-worker check MODEL.onnx        is this file fit to serve? exit 0, or 1 with the reason
+odradek-worker score MODEL.onnx FILE   score a file, one score record a line on stdout
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import EXIT_USER, OutsideError, SettingsError, did_you_mean, run_program
+from worker import logs, offline
+from worker.health import Health
+from worker.http import serve_http
+from worker.kafka_client import BrokerWatch, Properties, librdkafka_log, outside_error
+from worker.kafka_properties import ClientProperties
+from worker.metrics import Metrics
+from worker.model import ModelOptions, open_model
+from worker.model_slot import ModelSlot
+from worker.service import Clocks, Worker
+from worker.settings import WorkerSettings, read_settings
+from worker.sink import KafkaSink
+from worker.source import KafkaSource
+
+log = logging.getLogger(__name__)
+
+# Beyond the stop limit something hangs that has no limit of its own (a client's close).
+WATCHDOG_MARGIN_S = 5.0
+IDLE_WAIT_S = 0.2
+
+
+def cli() -> None:
+    """The entry point of `odradek-worker`."""
+    sys.exit(run_program(functools.partial(main, sys.argv[1:])))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the worker's commands and return its exit code."""
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "run": run,
+        "check": offline.check,
+        "score": offline.score,
+    }
+    match arguments:
+        case [] | ["-h" | "--help", *_]:
+            sys.stdout.write(__doc__ or "")
+            return 0 if arguments else EXIT_USER
+        case [name, *rest] if name in commands:
+            return commands[name](rest)
+        case [name, *_]:
+            raise SettingsError(
+                f"{name!r} is not a command{did_you_mean(name, commands)}; wanted one of "
+                f"{', '.join(commands)}"
+            )
+    raise AssertionError(arguments)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Score a topic until SIGTERM or SIGINT."""
+    settings, kafka = read_settings(arguments)
+    logs.configure(settings.log_format, settings.log_level)
+    metrics = Metrics()
+    health = Health(settings.stuck_after_s, last_beat=time.monotonic())
+    http = serve_http(
+        settings.http_host, settings.http_port, metrics.registry, health, time.monotonic
+    )
+    models = _models(settings, metrics)
+    watch = BrokerWatch(health)
+    _check_topics(settings, kafka.consumer, watch)
+    worker = _worker(settings, kafka, models, metrics, health, watch)
+    _stop_on_signals(worker, settings.stop_timeout_s)
+    # What lives until now lives to the end: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info(
+        "Reading %s as group %s, writing %s and %s; metrics on port %d.",
+        settings.input_topic,
+        settings.group_id,
+        settings.output_topic,
+        settings.dead_letter_topic,
+        http.server_port,
+    )
+    worker.run()
+    log.info("Stopped: everything read was settled and committed.")
+    return 0
+
+
+def _models(settings: WorkerSettings, metrics: Metrics) -> ModelSlot:
+    options = ModelOptions(
+        settings.provider, settings.threads, settings.batch_max, settings.model_digest
+    )
+    return ModelSlot(
+        settings.model,
+        lambda sealed: open_model(sealed, options),
+        check_interval_s=settings.model_check_interval_s,
+        allow_contract_change=settings.allow_contract_change,
+        on_load=lambda outcome, current: metrics.model_load(outcome, current, time.time()),
+    )
+
+
+def _worker(
+    settings: WorkerSettings,
+    kafka: ClientProperties,
+    models: ModelSlot,
+    metrics: Metrics,
+    health: Health,
+    watch: BrokerWatch,
+) -> Worker:
+    def joined() -> None:
+        health.joined = True
+
+    source = KafkaSource(
+        {**kafka.consumer, "group.id": settings.group_id},
+        settings.input_topic,
+        settings.batch_max,
+        watch,
+        metrics,
+        joined,
+    )
+    metrics.watch_lag(source.lags)
+    sink = KafkaSink(
+        kafka.producer, settings.output_topic, settings.dead_letter_topic, watch, metrics
+    )
+    return Worker(
+        source,
+        sink,
+        models,
+        metrics,
+        health,
+        Clocks(time.monotonic, time.time),
+        top_features_max=settings.top_features,
+        idle_wait_s=IDLE_WAIT_S,
+        stop_timeout_s=settings.stop_timeout_s,
+    )
+
+
+def _check_topics(settings: WorkerSettings, properties: Properties, watch: BrokerWatch) -> None:
+    """Make sure that a broker answers and has the three topics.
+
+    Raises:
+        OutsideError: it does not, or has not.
+    """
+    servers = properties["bootstrap.servers"]
+    shared: Properties = {
+        name: value
+        for name, value in properties.items()
+        if name.startswith(("bootstrap.", "client.", "sasl.", "security.", "socket.", "ssl."))
+    }
+    shared["error_cb"] = watch.on_error
+    admin = AdminClient(shared, logger=librdkafka_log)
+    deadline = time.monotonic() + settings.start_timeout_s
+    while True:
+        try:
+            topics = admin.list_topics(timeout=1.0).topics
+            break
+        except KafkaException as error:
+            admin.poll(0)  # Wrong credentials come to the error callback alone.
+            watch.raise_if_refused()
+            if time.monotonic() > deadline:
+                raise outside_error(
+                    f"no broker at {servers} answered within {settings.start_timeout_s:g} s; "
+                    "not starting",
+                    error,
+                ) from None
+    wanted = (settings.input_topic, settings.output_topic, settings.dead_letter_topic)
+    missing = [topic for topic in wanted if topic not in topics]
+    if missing:
+        raise OutsideError(
+            f"the broker at {servers} has no topic {' nor '.join(map(repr, missing))} (or this "
+            "user may not see it); not starting. Create it, or name another by "
+            "ODRADEK_INPUT_TOPIC, ODRADEK_OUTPUT_TOPIC or ODRADEK_DEAD_LETTER_TOPIC"
+        )
+
+
+def _stop_on_signals(worker: Worker, stop_timeout_s: float) -> None:
+    """Stop in order at the first signal, at once at the second.
+
+    An orderly stop that hangs is cut: every thread's stack on stderr, and exit code 1.
+    """
+    stopping = False
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:
+            log.error("Second signal: stopping at once. Unacknowledged records are read again.")
+            os._exit(128 + number)
+        stopping = True
+        log.info(
+            "%s: settling the turn in hand, for at most %g s.",
+            signal.Signals(number).name,
+            stop_timeout_s,
+        )
+        faulthandler.dump_traceback_later(stop_timeout_s + WATCHDOG_MARGIN_S, exit=True)
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+
+
+if __name__ == "__main__":
+    cli()

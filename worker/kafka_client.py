@@ -1,0 +1,98 @@
+"""What the two Kafka clients share: their properties, and what librdkafka says on the side.
+
+Wrong credentials and untrusted certificates are not fatal to librdkafka: it tells them to its
+error callback alone and then tries for ever. `BrokerWatch` turns them into a clear stop.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+
+from schemas.dead_letter import Headers
+from schemas.errors import OutsideError
+from worker.health import Health
+
+log = logging.getLogger(__name__)
+librdkafka_log = logging.getLogger("librdkafka")
+
+Properties = dict[str, Any]
+
+
+class KafkaRecord(Protocol):
+    """A `Message` that carries a record rather than an error: its parts are all there."""
+
+    def error(self) -> None: ...
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Headers | None: ...
+
+
+# Only these two are certain to need a person: nothing heals a wrong password.
+_NEEDS_A_PERSON = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+
+
+class _BrokerState(msgspec.Struct):
+    state: str
+    nodeid: int
+
+
+class _Statistics(msgspec.Struct):
+    brokers: dict[str, _BrokerState]
+
+
+class BrokerWatch:
+    """Hears both clients' error callbacks and the consumer's statistics."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._refusal: str | None = None
+        self._read_statistics = msgspec.json.Decoder(_Statistics).decode
+
+    def on_error(self, error: KafkaError) -> None:
+        """librdkafka's `error_cb`."""
+        if error.code() in _NEEDS_A_PERSON or error.fatal():
+            self._refusal = error.str()
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._reachable(reachable=False)
+        else:
+            log.debug("librdkafka: %s", error.str())
+
+    def on_statistics(self, text: str) -> None:
+        """librdkafka's `stats_cb`: the only word that a broker is back when nothing flows."""
+        brokers = self._read_statistics(text).brokers.values()
+        self._reachable(reachable=any(broker.state == "UP" for broker in brokers))
+
+    def raise_if_refused(self) -> None:
+        """Raise what no waiting will heal.
+
+        Raises:
+            OutsideError: credentials or certificate were refused, or a client failed for good.
+        """
+        if self._refusal is not None:
+            raise OutsideError(
+                f"the broker connection failed for good: {self._refusal}. Stopping; nothing "
+                "unacknowledged was committed. Check KAFKA_SASL_*, KAFKA_SSL_* and the broker's log"
+            )
+
+    def _reachable(self, *, reachable: bool) -> None:
+        if reachable != self._health.broker_reachable:
+            self._health.broker_reachable = reachable
+            if reachable:
+                log.info("A broker answers again.")
+            else:
+                log.warning("No broker answers. Waiting for one; nothing is dropped.")
+
+
+def outside_error(what: str, error: KafkaException | KafkaError) -> OutsideError:
+    """Return an `OutsideError` that says what we were at and what Kafka answered."""
+    kafka_error = error.args[0] if isinstance(error, KafkaException) else error
+    text = kafka_error.str() if isinstance(kafka_error, KafkaError) else str(kafka_error)
+    return OutsideError(f"{what}: {text}")

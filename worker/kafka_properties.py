@@ -1,0 +1,159 @@
+"""From `KAFKA_*` variables to the properties of the consumer and the producer.
+
+`KAFKA_BOOTSTRAP_SERVERS` is `bootstrap.servers` of both clients; `KAFKA_CONSUMER_*` and
+`KAFKA_PRODUCER_*` are for one of them. A value from a file: `KAFKA_SASL_PASSWORD_FILE`. Properties
+that would break a promise are refused by name, unknown ones with the nearest name. Values are
+never logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from schemas.errors import did_you_mean
+from worker.kafka_client import Properties
+
+log = logging.getLogger(__name__)
+
+# What Kubernetes sets for every service of a namespace unless enableServiceLinks is false.
+SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+
+# Set by us, each for the reason beside it.
+_REFUSED = {
+    "acks": "a score counts as written only when all replicas have it",
+    "auto.offset.reset": "a gap must stop the worker, not be skipped silently",
+    "delivery.report.only.error": "the worker relies on it to know what was delivered",
+    "delivery.timeout.ms": "outputs wait for the broker as long as it takes",
+    "enable.auto.commit": "offsets are committed only behind acknowledged outputs",
+    "enable.auto.offset.store": "offsets are committed only behind acknowledged outputs",
+    "enable.idempotence": "a retried write must not appear twice",
+    "enable.partition.eof": "the worker does not ask for it",
+    "group.id": "set ODRADEK_GROUP instead",
+    "message.timeout.ms": "outputs wait for the broker as long as it takes",
+    "request.required.acks": "a score counts as written only when all replicas have it",
+    "retries": "outputs wait for the broker as long as it takes",
+    "message.send.max.retries": "outputs wait for the broker as long as it takes",
+    "auto.commit.enable": "offsets are committed only behind acknowledged outputs",
+    "auto.commit.interval.ms": "offsets are committed only behind acknowledged outputs",
+    "transactional.id": "exactly-once is not built yet",
+}
+
+# Lowering the queue thresholds without the backoff costs four fifths of the throughput: the
+# fetcher then sleeps a second each time that the queue is full.
+_CONSUMER_DEFAULTS: Properties = {
+    "max.poll.interval.ms": 300_000,
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": 65_536,  # Also the bound on a turn's bytes.
+    "fetch.queue.backoff.ms": 2,
+    "statistics.interval.ms": 5_000,
+}
+_PRODUCER_DEFAULTS: Properties = {
+    "linger.ms": 5,  # Cut short whenever a turn is settled.
+    "batch.num.messages": 100_000,
+    "partitioner": "murmur2_random",  # As Java's, so that keys stay where others expect them.
+    # The topic's own limit decides, and its refusal leads to the smaller form of an output.
+    "message.max.bytes": 64 * 1024 * 1024,
+    # More than any turn can hold, since a turn is bounded by the consumer's queue.
+    "queue.buffering.max.messages": 1_000_000,
+    "queue.buffering.max.kbytes": 1_048_576,
+}
+_CONSUMER_FIXED: Properties = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+}
+_PRODUCER_FIXED: Properties = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "message.timeout.ms": 0,
+    "delivery.report.only.error": True,
+}
+_COOPERATIVE = "cooperative-sticky"
+
+
+class ClientProperties(NamedTuple):
+    """The properties of the two clients, but for the group's name."""
+
+    consumer: Properties
+    producer: Properties
+
+
+def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, list[str]]:
+    """Return both clients' properties, and what is wrong with the variables."""
+    owners = _owners()
+    problems: list[str] = []
+    given: dict[str, Properties] = {"consumer": {}, "producer": {}}
+    for variable in sorted(environment):
+        if not variable.startswith("KAFKA_"):
+            continue
+        value = environment[variable]
+        name, owner = _name(variable)
+        if name.endswith(".file") and name.removesuffix(".file") in owners:
+            name = name.removesuffix(".file")
+            try:
+                value = Path(value).read_text().rstrip("\n")
+            except OSError as error:
+                problems.append(f"{variable}: the file cannot be read ({error.strerror})")
+                continue
+        name = _with_underscores(name, owners)
+        if name in _REFUSED:
+            problems.append(f"{variable}: {name} is not yours to set: {_REFUSED[name]}")
+        elif name == "partition.assignment.strategy" and value != _COOPERATIVE:
+            problems.append(f"{variable}: only {_COOPERATIVE} is supported; seen {value!r}")
+        elif name in owners:
+            for client in _clients(owners[name], owner):
+                given[client][name] = value
+        elif SERVICE_LINK.search(variable):
+            log.info("Ignored %s: Kubernetes sets it for a service of that name.", variable)
+        else:
+            problems.append(
+                f"{variable}: librdkafka has no property {name!r}{did_you_mean(name, owners)}"
+            )
+    if not given["consumer"].get("bootstrap.servers"):
+        problems.append("KAFKA_BOOTSTRAP_SERVERS is not set; wanted host:port of a broker")
+    problems += _not_whole(given["consumer"], "max.poll.interval.ms")
+    consumer: Properties = {**_CONSUMER_DEFAULTS, **given["consumer"], **_CONSUMER_FIXED}
+    if consumer.get("group.protocol", "classic") == "classic":
+        consumer["partition.assignment.strategy"] = _COOPERATIVE
+    producer: Properties = {**_PRODUCER_DEFAULTS, **given["producer"], **_PRODUCER_FIXED}
+    return ClientProperties(consumer, producer), problems
+
+
+def _name(variable: str) -> tuple[str, str]:
+    """Return the property that a variable names, and the client it is meant for."""
+    match = re.fullmatch(r"KAFKA_(?:(CONSUMER|PRODUCER)_)?(.+)", variable)
+    assert match is not None  # noqa: S101  # The caller looked at the prefix.
+    owner, name = match.groups()
+    return name.lower().replace("_", "."), (owner or "both").lower()
+
+
+def _clients(owner: str, asked: str) -> tuple[str, ...]:
+    both = ("consumer", "producer")
+    wanted = both if asked == "both" else (asked,)
+    return tuple(client for client in wanted if owner in ("both", client))
+
+
+def _owners() -> dict[str, str]:
+    """Return librdkafka's properties, and whose each is: consumer, producer or both."""
+    text = files("worker").joinpath("librdkafka_properties.txt").read_text()
+    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
+    return {name: owner for name, owner in lines}  # noqa: C416  # Pairs, said by name.
+
+
+def _with_underscores(name: str, owners: Mapping[str, str]) -> str:
+    """Return the property whose own name has underscores (ssl_ca) where dots were read."""
+    if name in owners:
+        return name
+    return next((known for known in owners if known.replace("_", ".") == name), name)
+
+
+def _not_whole(properties: Properties, name: str) -> list[str]:
+    value = properties.get(name)
+    if value is None or str(value).isdecimal():
+        return []
+    return [f"KAFKA_{name.upper().replace('.', '_')}: wanted a whole number; seen {value!r}"]

@@ -1,0 +1,140 @@
+"""Writes outputs to Kafka and knows when the broker has them.
+
+`delivery.report.only.error` keeps the client from calling Python for every record that went
+well: an empty queue with no failure reported means that all are acknowledged.
+
+A record that is refused for its size is tried again alone, since a broker refuses whole batches;
+then in its smaller form; then it is a failure. Everything else that is refused is a failure at
+once, and nothing after it is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from schemas.dead_letter import STUB_BYTES, DeadLetter, Headers
+from schemas.score import truncate_score
+from worker.kafka_client import BrokerWatch, KafkaRecord, Properties, librdkafka_log
+from worker.metrics import Metrics
+from worker.service import SLICE_S, DeliveryFailed
+from worker.turn import Outgoing, Outputs
+
+log = logging.getLogger(__name__)
+
+_TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
+_IN_A_BATCH, _ALONE, _SMALLER = 1, 2, 3  # The attempts, in their order.
+
+
+class KafkaSink:
+    """The output topic and the dead-letter topic, through one idempotent producer."""
+
+    def __init__(
+        self,
+        properties: Properties,
+        output_topic: str,
+        dead_letter_topic: str,
+        watch: BrokerWatch,
+        metrics: Metrics,
+    ) -> None:
+        self._output_topic = output_topic
+        self._dead_letter_topic = dead_letter_topic
+        self._watch = watch
+        self._metrics = metrics
+        self._properties: Properties = {**properties, "error_cb": watch.on_error}
+        self._producer = Producer(self._properties, logger=librdkafka_log)
+        self._alone: Producer | None = None
+        self._refused: list[tuple[int, KafkaError, KafkaRecord]] = []
+
+    def write(self, outputs: Outputs) -> None:
+        self._write(self._output_topic, outputs.scores)
+        self._write(self._dead_letter_topic, outputs.dead_letters)
+
+    def settle(self, wait_s: float) -> bool:
+        unacknowledged = self._producer.flush(wait_s)
+        if self._alone is not None:
+            unacknowledged += self._alone.flush(wait_s)
+        self._watch.raise_if_refused()
+        if self._refused:
+            refused, self._refused = self._refused, []
+            for attempt, error, message in refused:
+                self._try_again(attempt, error, message)
+            return False
+        return unacknowledged == 0
+
+    def close(self) -> None:
+        for producer in filter(None, (self._producer, self._alone)):
+            producer.purge()
+            producer.flush(SLICE_S)
+
+    def _write(self, topic: str, outgoing: Outgoing) -> None:
+        failed = partial(self._on_failure, _IN_A_BATCH)
+        if outgoing.headers:
+            # produce_batch drops headers without a word.
+            columns = zip(outgoing.values, outgoing.keys, outgoing.headers, strict=True)
+            for value, key, headers in columns:
+                self._produce(self._producer, topic, value, key, headers, failed)
+            return
+        messages = [
+            {"value": value, "key": key}
+            for value, key in zip(outgoing.values, outgoing.keys, strict=True)
+        ]
+        while messages:
+            self._producer.produce_batch(topic, messages, on_delivery=failed)
+            # A full queue is not raised: the messages that did not fit are marked.
+            messages = [message for message in messages if message.pop("_error", None)]
+            if messages:
+                self._producer.poll(SLICE_S)
+
+    def _produce(
+        self,
+        producer: Producer,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        failed: Callable[[KafkaError | None, Message], None],
+    ) -> None:
+        while True:
+            try:
+                producer.produce(topic, value, key, headers=[*headers], on_delivery=failed)
+                return
+            except BufferError:
+                producer.poll(SLICE_S)
+
+    def _on_failure(self, attempt: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._refused.append((attempt, error, cast("KafkaRecord", message)))
+
+    def _try_again(self, attempt: int, error: KafkaError, record: KafkaRecord) -> None:
+        topic, value = record.topic(), record.value()
+        if error.code() != _TOO_LARGE or attempt == _SMALLER:
+            raise DeliveryFailed(
+                f"an output to {topic} was refused for good: {error.str()}. Stopping; its turn is "
+                "not committed and will be read again. Check that the topic exists, that this user "
+                "may write to it, and its max.message.bytes"
+            )
+        headers = record.headers() or []
+        if attempt == _ALONE and value is not None:
+            value, headers = self._smaller(topic, value, headers)
+            self._metrics.truncated(1)
+            log.warning(
+                "An output was too large for %s; written again without what can be spared.", topic
+            )
+        if self._alone is None:
+            self._alone = Producer(
+                {**self._properties, "batch.num.messages": 1}, logger=librdkafka_log
+            )
+        failed = partial(self._on_failure, attempt + 1)
+        self._produce(self._alone, topic, value, record.key(), headers, failed)
+
+    def _smaller(self, topic: str, value: bytes, headers: Headers) -> tuple[bytes, Headers]:
+        """Return the smaller form of an output: its value and its headers."""
+        if topic == self._output_topic:
+            return truncate_score(value), []
+        letter = DeadLetter.from_headers(headers).as_stub(value)
+        return value[:STUB_BYTES], letter.to_headers()
