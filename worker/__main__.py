@@ -25,7 +25,7 @@ from schemas.errors import EXIT_USER, OutsideError, SettingsError, did_you_mean,
 from worker import logs, offline
 from worker.health import Health
 from worker.http import serve_http
-from worker.kafka_client import BrokerWatch, Properties, librdkafka_log, outside_error
+from worker.kafka_client import BrokerWatch, Properties, make_client, outside_error
 from worker.kafka_properties import ClientProperties
 from worker.metrics import Metrics
 from worker.model import ModelOptions, open_model
@@ -94,7 +94,7 @@ def run(arguments: Sequence[str]) -> int:
         http.server_port,
     )
     worker.run()
-    log.info("Stopped: everything read was settled and committed.")
+    log.info("Stopped in order: the last turn is settled.")
     return 0
 
 
@@ -160,8 +160,9 @@ def _check_topics(settings: WorkerSettings, properties: Properties, watch: Broke
         if name.startswith(("bootstrap.", "client.", "sasl.", "security.", "socket.", "ssl."))
     }
     shared["error_cb"] = watch.on_error
-    admin = AdminClient(shared, logger=librdkafka_log)
+    admin = make_client(AdminClient, shared)
     deadline = time.monotonic() + settings.start_timeout_s
+    waiting = False
     while True:
         try:
             topics = admin.list_topics(timeout=1.0).topics
@@ -169,6 +170,9 @@ def _check_topics(settings: WorkerSettings, properties: Properties, watch: Broke
         except KafkaException as error:
             admin.poll(0)  # Wrong credentials come to the error callback alone.
             watch.raise_if_refused()
+            if not waiting:
+                waiting = True
+                log.info("Waiting for a broker at %s.", servers)
             if time.monotonic() > deadline:
                 raise outside_error(
                     f"no broker at {servers} answered within {settings.start_timeout_s:g} s; "

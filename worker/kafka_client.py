@@ -7,19 +7,21 @@ error callback alone and then tries for ever. `BrokerWatch` turns them into a cl
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from schemas.dead_letter import Headers
-from schemas.errors import OutsideError
+from schemas.errors import OutsideError, SettingsError
 from worker.health import Health
 
 log = logging.getLogger(__name__)
 librdkafka_log = logging.getLogger("librdkafka")
 
 Properties = dict[str, Any]
+_Client = TypeVar("_Client")
 
 
 class KafkaRecord(Protocol):
@@ -89,6 +91,20 @@ class BrokerWatch:
                 log.info("A broker answers again.")
             else:
                 log.warning("No broker answers. Waiting for one; nothing is dropped.")
+
+
+def make_client(kind: Callable[..., _Client], properties: Properties) -> _Client:
+    """Return a client of this kind; its log lines become ours.
+
+    Raises:
+        SettingsError: librdkafka does not take a property's value.
+    """
+    try:
+        return kind(properties, logger=librdkafka_log)
+    except KafkaException as error:
+        raise SettingsError(
+            f"librdkafka does not take a KAFKA_* setting: {error.args[0].str()}; not starting"
+        ) from None
 
 
 def outside_error(what: str, error: KafkaException | KafkaError) -> OutsideError:

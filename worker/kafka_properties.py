@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,7 +139,7 @@ def _clients(owner: str, asked: str) -> tuple[str, ...]:
 
 def _owners() -> dict[str, str]:
     """Return librdkafka's properties, and whose each is: consumer, producer or both."""
-    text = files("worker").joinpath("librdkafka_properties.txt").read_text()
+    text = Path(__file__).with_name("librdkafka_properties.txt").read_text()
     lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
     return {name: owner for name, owner in lines}  # noqa: C416  # Pairs, said by name.
 

@@ -6,11 +6,15 @@ One line per change of state, never one per event.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+
+SELDOM_S = 60.0
+_NUMBERS = re.compile(r"\d+")
 
 Format = Literal["auto", "text", "json"]
 
@@ -30,6 +34,25 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
+class Seldom(logging.Filter):
+    """Lets a text through once a minute, whatever numbers it holds.
+
+    librdkafka logs every attempt to connect to a broker that is away, 20 a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = _NUMBERS.sub("", record.getMessage())
+        if record.created - self._last.get(text, 0.0) < SELDOM_S:
+            return False
+        self._last = {text: at for text, at in self._last.items() if record.created - at < SELDOM_S}
+        self._last[text] = record.created
+        return True
+
+
 def configure(log_format: Format, level: str) -> None:
     """Send all log lines to stderr in this format."""
     handler = logging.StreamHandler()
@@ -37,4 +60,6 @@ def configure(log_format: Format, level: str) -> None:
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    librdkafka_log = logging.getLogger("librdkafka")
+    librdkafka_log.filters = [Seldom()]
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -6,7 +6,9 @@ make it normal): such an event is `unscorable`.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +73,13 @@ def _score_records(
 ) -> Outgoing:
     topic, partitions, offsets = records.topic, records.partitions, records.offsets
     reference, threshold = model.reference, model.contract.threshold.value
+    explained = _top_features(
+        [place for place, verdict in enumerate(verdicts) if verdict == "anomalous"],
+        batch.features,
+        scored,
+        model.contract.feature_names,
+        top_features_max,
+    )
     values: list[bytes | None] = []
     columns = (
         batch.rows,
@@ -92,11 +101,11 @@ def _score_records(
             model=reference,
             source=Source(topic, partitions[row], offsets[row]),
         )
-        if verdict != "normal":
-            place = len(values)
-            record = _explained(
-                record, batch.features[place], place, scored, model.contract, top_features_max
-            )
+        if verdict == "anomalous":
+            record = replace(record, top_features=explained[len(values)])
+        elif verdict == "unscorable":
+            reason = _why_unscorable(batch.features[len(values)], model.contract)
+            record = replace(record, score=None, p_value=None, reason=reason)
         values.append(encode_score(record))
     carried = [records.headers[row] or [] for row in batch.rows]
     return Outgoing(
@@ -104,37 +113,46 @@ def _score_records(
     )
 
 
-def _explained(
-    record: Score,
+def _top_features(
+    places: list[int],
     features: Floats,
-    place: int,
     scored: Scored,
-    contract: Contract,
+    names: Sequence[str],
     top_features_max: int,
-) -> Score:
-    """Return the record with what gave the event away, or with why it has no score."""
-    if record.verdict == "unscorable":
-        return replace(record, score=None, p_value=None, reason=_why_unscorable(features, contract))
-    parts, expected = scored.contributions[place], scored.expected[place]
-    largest = np.argsort(-parts, kind="stable")[:top_features_max].tolist()
-    total = float(parts.sum())
-    return replace(
-        record,
-        top_features=[
-            TopFeature(
-                name=contract.features[feature].name,
-                value=_finite(features[feature]),
-                expected=_finite(expected[feature]),
-                share=round(float(parts[feature]) / total, 6),
-            )
-            for feature in largest
-            if parts[feature] > 0
-        ],
+) -> dict[int, list[TopFeature]]:
+    """Return, for the events at `places`, the features with the largest parts in their scores.
+
+    All events at once: in a wave of anomalies, one by one would cost more than the model.
+    """
+    parts = scored.contributions[places]
+    largest = np.argsort(-parts, axis=1, kind="stable")[:, :top_features_max]
+
+    def columns(matrix: Floats) -> list[list[float]]:
+        rows: list[list[float]] = np.take_along_axis(matrix[places], largest, axis=1).tolist()
+        return rows
+
+    totals = parts.sum(axis=1).tolist()
+    rows = zip(
+        places,
+        largest.tolist(),
+        columns(features),
+        columns(scored.expected),
+        columns(scored.contributions),
+        totals,
+        strict=True,
     )
+    return {
+        place: [
+            TopFeature(names[feature], _finite(value), _finite(expected), round(part / total, 6))
+            for feature, value, expected, part in zip(*columns_of_row, strict=True)
+            if part > 0
+        ]
+        for place, *columns_of_row, total in rows
+    }
 
 
-def _finite(number: np.float32) -> float | None:
-    return float(number) if np.isfinite(number) else None
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _why_unscorable(features: Floats, contract: Contract) -> UnscorableReason:

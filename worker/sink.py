@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from schemas.dead_letter import STUB_BYTES, DeadLetter, Headers
 from schemas.score import truncate_score
-from worker.kafka_client import BrokerWatch, KafkaRecord, Properties, librdkafka_log
+from worker.kafka_client import BrokerWatch, KafkaRecord, Properties, make_client
 from worker.metrics import Metrics
 from worker.service import SLICE_S, DeliveryFailed
 from worker.turn import Outgoing, Outputs
@@ -46,7 +46,7 @@ class KafkaSink:
         self._watch = watch
         self._metrics = metrics
         self._properties: Properties = {**properties, "error_cb": watch.on_error}
-        self._producer = Producer(self._properties, logger=librdkafka_log)
+        self._producer = make_client(Producer, self._properties)
         self._alone: Producer | None = None
         self._refused: list[tuple[int, KafkaError, KafkaRecord]] = []
 
@@ -126,9 +126,7 @@ class KafkaSink:
                 "An output was too large for %s; written again without what can be spared.", topic
             )
         if self._alone is None:
-            self._alone = Producer(
-                {**self._properties, "batch.num.messages": 1}, logger=librdkafka_log
-            )
+            self._alone = make_client(Producer, {**self._properties, "batch.num.messages": 1})
         failed = partial(self._on_failure, attempt + 1)
         self._produce(self._alone, topic, value, record.key(), headers, failed)
 

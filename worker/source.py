@@ -32,7 +32,7 @@ from worker.kafka_client import (
     BrokerWatch,
     KafkaRecord,
     Properties,
-    librdkafka_log,
+    make_client,
     outside_error,
 )
 from worker.metrics import Metrics
@@ -93,17 +93,18 @@ class KafkaSource:
         self._positions: dict[int, int] = {}  # Partition -> the offset after the last one read.
         self._commits: dict[int, int] = {}  # Partition -> the last offset asked to be committed.
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
+        self._given_up: set[int] = set()  # Partitions that went during the read in hand.
         self._paused = False
         self._revoking = False
         self._closing = False
-        self._consumer = Consumer(
+        self._consumer = make_client(
+            Consumer,
             {
                 **properties,
                 "error_cb": watch.on_error,
                 "stats_cb": watch.on_statistics,
                 "on_commit": self._on_commit,
             },
-            logger=librdkafka_log,
         )
 
     def start(self, settle: Callable[[float], None]) -> None:
@@ -118,15 +119,15 @@ class KafkaSource:
     def read(self, wait_s: float) -> Turn | None:
         self._watch.raise_if_refused()
         self._resume()
-        before = dict(self._numbers)
+        self._given_up.clear()
         records, self._held = self._held, []
         # `consume` would wait for a full batch; `poll` waits for the first message only.
         if (first := self._consumer.poll(0 if records else wait_s)) is not None:
             records += self._records_of([first])
             if self._batch_max > 1:
                 records += self._records_of(self._consumer.consume(self._batch_max - 1, 0))
-        if before != self._numbers:
-            records = self._without_moved(records, before)
+        if self._given_up:
+            records = self._without_given_up(records)
         return self._turn(records) if records else None
 
     def still_owned(self, turn: Turn) -> Turn:
@@ -214,17 +215,13 @@ class KafkaSource:
         else:
             log.debug("librdkafka: %s", error.str())
 
-    def _without_moved(
-        self, records: list[KafkaRecord], before: Mapping[int, int]
-    ) -> list[KafkaRecord]:
+    def _without_given_up(self, records: list[KafkaRecord]) -> list[KafkaRecord]:
         """Drop records of partitions that went, or went and came back, while we read them."""
-        moved = {p for p, number in before.items() if self._numbers.get(p) != number}
-        for partition in moved & self._numbers.keys():
+        for partition in self._given_up & self._numbers.keys():
             # It came back within one read: which records are from before cannot be told, so all
             # are dropped and read again from where the new assignment began.
             self._consumer.seek(TopicPartition(self._topic, partition, self._starts[partition]))
-        kept = self._numbers.keys() - moved
-        return [record for record in records if record.partition() in kept]
+        return [record for record in records if record.partition() not in self._given_up]
 
     def _resume(self) -> None:
         if self._paused:
@@ -282,6 +279,7 @@ class KafkaSource:
         for partition in gone:
             for places in (self._numbers, self._starts, self._positions, self._commits):
                 places.pop(partition, None)
+        self._given_up |= gone
         self._held = [record for record in self._held if record.partition() not in gone]
         consumer.incremental_unassign(partitions)
 

@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine with python3 (3.11 or later) and make:
+#   make demo     the whole path, live: train, seal, stream, flag
+#   make test     the test suite, on a real Apache Kafka
+# TORCH_BACKEND=cpu takes the small build of torch, where its index can be reached.
+
+PYTHON ?= python3
+TORCH_BACKEND ?=
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit broker bench format clean
+
+help: ## Say what can be made.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/demo.installed ## Train, seal, stream and flag on an embedded Kafka; about two minutes.
+	@$(BIN)/python -m demo $(if $(KILL),--kill)
+
+test: lint unit ## Lint, type-check, and run the tests on a real Apache Kafka.
+
+lint: $(VENV)/dev.installed ## ruff and mypy --strict.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+unit: $(VENV)/dev.installed ## The tests alone.
+	$(BIN)/python -m pytest $(TESTS)
+
+broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground.
+	@$(BIN)/python -m demo.broker
+
+bench: $(VENV)/dev.installed ## Events per second against the textbook loop, side by side.
+	@$(BIN)/python -m bench.throughput
+
+format: $(VENV)/dev.installed ## Format the code.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove what was made or downloaded here.
+	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The environments: `demo` runs everything, `dev` adds the tests and the linters.
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or later is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." >&2; \
+	  echo "Get it from your distribution (Debian, Ubuntu: apt install python3 python3-venv) and" >&2; \
+	  echo "run again, or name one: make demo PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	  rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/demo.installed: EXTRAS := trainer,worker,broker
+$(VENV)/dev.installed: EXTRAS := trainer,worker,broker,dev
+$(VENV)/%.installed: $(BIN)/uv pyproject.toml constraints.txt
+	@$(if $(TORCH_BACKEND),,echo "Installing into $(VENV). The first time this downloads about 3.2 GB (torch brings CUDA; \
+	TORCH_BACKEND=cpu takes a build without it) and takes 6 GB of disk.";)
+	@$(BIN)/uv pip install --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),-c constraints.txt) -e '.[$(EXTRAS)]'
+	@touch $@
