@@ -1,0 +1,1 @@
+"""What `make demo` runs: the embedded broker, the shipped events, the player, the live view."""

@@ -1,0 +1,1 @@
+"""The demo holds what it says: the embedded broker first."""
