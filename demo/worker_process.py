@@ -30,15 +30,15 @@ class WorkerProcess:
     def __init__(self, settings: dict[str, str], log: Path) -> None:
         self.http_port = free_port()
         self.starts = 0
-        self._log = log
-        self._log.unlink(missing_ok=True)
+        self.log = log
+        self.log.unlink(missing_ok=True)
         self._environment = {**os.environ, **settings, "ODRADEK_HTTP_PORT": str(self.http_port)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the worker; do not wait."""
         self.starts += 1
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = start_child(
                 [sys.executable, "-m", "worker", "run"],
                 new_session=True,
@@ -83,6 +83,12 @@ class WorkerProcess:
             return None
         if self.running:
             self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int | None:
+        """Wait until it has ended by itself; return the exit code, None if it had to be cut."""
+        if self._process is None:
+            return None
         try:
             return self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -98,4 +104,4 @@ class WorkerProcess:
             return False
 
     def _log_tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])

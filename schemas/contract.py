@@ -290,7 +290,7 @@ def _digest_place(data: bytes) -> int:
     places = [match.start(1) for match in _DIGEST_PATTERN.finditer(data)]
     if len(places) != 1 or data.count(_DIGEST_ENTRY) != 1:
         raise ModelRefused(
-            "it is no sealed model: it carries no digest"
+            "it carries no digest: it is no sealed model, or it was cut short"
             if not places
             else f"it carries {len(places)} digests; wanted one"
         )

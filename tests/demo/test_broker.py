@@ -194,7 +194,8 @@ def test_two_brokers_run_side_by_side_and_outlive_the_threads_that_started_them(
 def test_a_paused_broker_answers_again_once_resumed():
     with Broker() as broker:
         broker.pause()
-        assert not answers(broker.ports[0], timeout_s=0.2)
+        # A signal takes a moment to stop every thread of Java: 3 of 300 pauses were answered once.
+        assert within(lambda: not answers(broker.ports[0], timeout_s=0.2))
         broker.resume()
         assert within(lambda: answers(broker.ports[0]))
 
