@@ -56,6 +56,7 @@ FORMAT = "odradek-sealed-model"
 FORMAT_VERSION = 1
 FILE_BYTES_MAX = 2**31 - 1  # Protocol buffers stop here.
 FEATURES_MAX = 65_536
+SCORE_TOLERANCE_MAX = 1e-4  # Beyond it, p-values of equal events would differ visibly.
 
 INPUT_NAME = "features"
 OUTPUT_NAMES = ("score", "contributions", "expected")
@@ -115,7 +116,8 @@ class ScoreTolerance(msgspec.Struct, frozen=True, kw_only=True):
         a, b = np.asarray(wanted, np.float64), np.asarray(seen, np.float64)
         with np.errstate(invalid="ignore"):
             near = np.abs(a - b) <= self.relative * np.maximum(np.abs(a), self.scale)
-        same: npt.NDArray[np.bool_] = near | (np.isnan(a) & np.isnan(b))
+        # Any distance is within a tolerance of infinity.
+        same: npt.NDArray[np.bool_] = (near & np.isfinite(a)) | (np.isnan(a) & np.isnan(b))
         return ~same
 
 
@@ -222,7 +224,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             self.score_tolerance.relative,
             self.score_tolerance.scale,
         )
-        if not (0 < relative <= 1e-3 and math.isfinite(scale) and scale >= 0):
+        if not (0 < relative <= SCORE_TOLERANCE_MAX and math.isfinite(scale) and scale >= 0):
             yield f"the score tolerance is {relative:g} and {scale:g}"
         if not self.calibration.smallest_rate <= rate < 1:
             yield f"{self.calibration.n:,} calibration scores cannot support a rate of {rate:g}"

@@ -267,17 +267,19 @@ def _number(value: Any, what: str) -> float:  # noqa: ANN401
         )
     if not isinstance(value, int | float):
         raise InvalidEvent(Reason.WRONG_SHAPE, f"{what} is {_kind(value)}; wanted a number or null")
-    if not -FLOAT32_LIMIT < value < FLOAT32_LIMIT:
+    number = float(value)  # First, because an integer just below the limit may round to it.
+    if not -FLOAT32_LIMIT < number < FLOAT32_LIMIT:
         raise InvalidEvent(
             Reason.BEYOND_FLOAT32, f"{what} is {_short(value)}, beyond a 32-bit float"
         )
-    return float(value)
+    return number
 
 
 def _parse_int(digits: str) -> int | float:
-    # Python refuses to read integers of more than 4,300 digits; as a float they are infinite,
-    # which the rules above then refuse by name.
-    return int(digits) if len(digits) < 4000 else float(digits)
+    # An integer that no double can hold would raise OverflowError wherever it is compared or
+    # printed as one (and Python reads none of more than 4,300 digits). As a float it is large or
+    # infinite, which the rules above refuse by name.
+    return int(digits) if len(digits) <= 300 else float(digits)
 
 
 def _refuse_constant(token: str) -> NoReturn:

@@ -1,0 +1,108 @@
+"""Events from CSV: one event a line, read number by number into one array."""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Protocol
+
+import numpy as np
+
+from schemas.contract import Feature
+from schemas.datafiles.table import (
+    FileOptions,
+    Table,
+    feature_columns,
+    make_table,
+    not_a_number,
+    settled,
+)
+from schemas.errors import DataError
+
+_MISSING = frozenset({"", "na", "nan", "null"})
+
+
+class _Rows(Protocol):
+    """A csv.reader, whose type has no public name."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+
+def read_csv(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None) -> Table:
+    """Read a CSV file: UTF-8, commas, a first line of names.
+
+    Raises:
+        DataError: it is no such file, or a cell does not fit its column.
+    """
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark first, which is no part of a name.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = _csv_header(str(path), next(rows, []))
+            options = settled(options, header)
+            names = feature_columns(str(path), header, options, wanted)
+            return _csv_table(str(path), rows, header, names, options)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no CSV file in UTF-8: {error}") from None
+
+
+def _csv_header(where: str, header: list[str]) -> list[str]:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise DataError(f"{where} separates its columns by tabs or semicolons; wanted commas")
+    if header and all(_is_number(name) for name in header):
+        raise DataError(f"{where} begins with a line of numbers; wanted the columns' names there")
+    return header
+
+
+def _csv_table(
+    where: str, rows: _Rows, header: list[str], names: list[str], options: FileOptions
+) -> Table:
+    picks = [header.index(name) for name in names]
+    roles = (options.label_column, options.id_column, options.timestamp_column)
+    kept: dict[str, list[str]] = {name: [] for name in roles if name is not None}
+    places = {name: header.index(name) for name in kept}
+    values, lines = array("d"), array("q")
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise DataError(
+                f"{where}, line {rows.line_num}: {len(row):,} cells; wanted {len(header):,}, as "
+                "in the first line"
+            )
+        cells = [row[pick] for pick in picks]
+        try:
+            values.extend(map(float, cells))
+        except ValueError:
+            # The fast way gave up half-way: drop what it took, and read cell by cell.
+            del values[len(lines) * len(picks) :]
+            values.extend(
+                _csv_number(where, rows.line_num, name, cell)
+                for name, cell in zip(names, cells, strict=True)
+            )
+        for name, place in places.items():
+            kept[name].append(row[place])
+        lines.append(rows.line_num)
+    features = np.frombuffer(values, np.float64).reshape(len(lines), len(names))
+    return make_table(where, names, features, kept, options, lambda row: f"line {lines[row]}")
+
+
+def _csv_number(where: str, line: int, column: str, cell: str) -> float:
+    if cell.strip().lower() in _MISSING:
+        return math.nan
+    if not _is_number(cell):
+        raise not_a_number(where, f"line {line}", column, f"the text {cell[:40]!r}")
+    return float(cell)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,159 @@
+"""Events from JSON lines, read by the same exact reader as the records of a topic.
+
+Without a contract, the features are found: everything that is a number somewhere below the
+layout's features, in order of first appearance, named by its keys joined with dots. Arrays of
+numbers are named f0, f1, ... by place. What is a number in one line must be one, null or absent
+in every line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+
+from schemas.contract import Feature
+from schemas.datafiles.table import Bools, FileOptions, Table, as_labels, require_column
+from schemas.errors import DataError
+from schemas.event import EventLayout, InvalidEvent, ParsedEvent, Path, load_object, parse_event
+
+
+def read_json_lines(
+    path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None
+) -> Table:
+    """Read one event a line; blank lines are skipped.
+
+    Raises:
+        DataError: a line is no event of the layout; the text names it.
+    """
+    _refuse_columns(path, options)
+    lines = list(_lines(path))
+    features = _discover(path, lines, options) if wanted is None else wanted
+    names = tuple(feature.name for feature in features)
+    paths = tuple(feature.path for feature in features)
+    events = [_parse(path, number, line, options.layout, paths) for number, line in lines]
+    ids = [event.event_id for event in events if event.event_id is not None]
+    times = [event.timestamp_ms for event in events if event.timestamp_ms is not None]
+    return Table(
+        names=names,
+        paths=paths,
+        features=np.array([event.features for event in events], np.float32).reshape(-1, len(names)),
+        labels=_labels(path, lines, options),
+        event_ids=ids if len(ids) == len(events) else None,
+        timestamps_ms=times if len(times) == len(events) else None,
+    )
+
+
+def _refuse_columns(path: FilePath, options: FileOptions) -> None:
+    for flag, value in (("id", options.id_column), ("timestamp", options.timestamp_column)):
+        if value is not None:
+            named = "event-id" if flag == "id" else flag
+            raise DataError(
+                f"{path} holds JSON events, which have no columns: --{flag}-column {value} does "
+                f"not apply. Say where it stands in an event with --{named}-path"
+            )
+
+
+def _lines(path: FilePath) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line
+
+
+def _parse(
+    path: FilePath, number: int, line: bytes, layout: EventLayout, paths: Sequence[Path]
+) -> ParsedEvent:
+    try:
+        return parse_event(line, layout, paths)
+    except InvalidEvent as error:
+        raise DataError(f"{path}, line {number}: {error.detail} ({error.reason})") from None
+
+
+def _discover(
+    path: FilePath, lines: list[tuple[int, bytes]], options: FileOptions
+) -> list[Feature]:
+    """Return the features that the lines hold, in order of first appearance."""
+    found: dict[Path, None] = {}
+    everything: dict[str, None] = {}
+    skipped = _other_parts(options)
+    for number, line in lines:
+        held = _held(path, number, line, options.layout)
+        if isinstance(held, list):
+            return [Feature(name=f"f{place}", path=(f"f{place}",)) for place in range(len(held))]
+        for where, value in _leaves(held, ()):
+            everything[".".join(where)] = None
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and where not in skipped:
+                found[where] = None
+    for name in options.drop_columns:
+        require_column(str(path), name, everything)
+    if not found:
+        below = ".".join(options.layout.features) or "the event itself"
+        raise DataError(
+            f"{path} holds no number below {below}; wanted at least one feature. "
+            "Say where the features stand with --features-path"
+        )
+    names = [".".join(where) for where in found]
+    if len(set(names)) < len(names):
+        odd = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"{path} has two features that would both be named {odd!r}, one of them by a key with "
+            "a dot in it; wanted other keys"
+        )
+    return [Feature(name=name, path=where) for name, where in zip(names, found, strict=True)]
+
+
+def _other_parts(options: FileOptions) -> set[Path]:
+    """Return the paths, seen from the features, that are the event's id, time, label or dropped."""
+    layout = options.layout
+    label = tuple(options.label_column.split(".")) if options.label_column else ()
+    root = len(layout.features)
+    inside = {
+        part[root:]
+        for part in (layout.event_id, layout.timestamp, label)
+        if part[:root] == layout.features
+    }
+    return inside | {tuple(name.split(".")) for name in options.drop_columns}
+
+
+def _held(path: FilePath, number: int, line: bytes, layout: EventLayout) -> Any:  # noqa: ANN401
+    """Return the object or array of features of one line."""
+    # The exact reader speaks first: it knows every way in which a line can be wrong.
+    try:
+        held: Any = load_object(line)
+    except InvalidEvent as error:
+        raise DataError(f"{path}, line {number}: {error.detail} ({error.reason})") from None
+    for key in layout.features:
+        held = held.get(key) if isinstance(held, dict) else None
+    if not isinstance(held, dict | list):
+        raise DataError(
+            f"{path}, line {number}: no object or array of features at "
+            f"{'.'.join(layout.features)}. Say where they stand with --features-path"
+        )
+    return held
+
+
+def _leaves(held: dict[str, Any], above: Path) -> Iterator[tuple[Path, Any]]:
+    for key, value in held.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _labels(path: FilePath, lines: list[tuple[int, bytes]], options: FileOptions) -> Bools | None:
+    column = options.label_column
+    if column is None:
+        return None
+    values: list[object] = []
+    for _, line in lines:
+        value: Any = load_object(line)
+        for key in column.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        values.append(value)
+    if options.label_optional and not any(value is not None for value in values):
+        return None
+    return as_labels(str(path), column, values, lambda row: f"line {lines[row][0]}")

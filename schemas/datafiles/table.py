@@ -1,0 +1,233 @@
+"""A table of events, and which columns of a data file make it. No files here: `schemas.datafiles`.
+
+The rules, the same for every kind of file:
+
+- a column is a feature unless it is named as label, id, time or dropped;
+- a feature is a number that fits a 32-bit float; an empty cell, a null or NaN is missing;
+- text, truth values and infinities are refused by name and place: nothing is guessed;
+- a label says normal (0, false, normal) or anomalous (1, true, anomaly, anomalous).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.calibration import Floats
+from schemas.contract import Feature
+from schemas.errors import DataError, did_you_mean
+from schemas.event import FLOAT32_LIMIT, EventLayout, InvalidEvent, Path, timestamp_ms
+
+Bools = npt.NDArray[np.bool_]
+
+_LABELS = {
+    **dict.fromkeys(("0", "0.0", "false", "normal"), False),
+    **dict.fromkeys(("1", "1.0", "true", "anomaly", "anomalous"), True),
+}
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Which part of a data file serves as what.
+
+    `array` is an NPZ file's features. `label_column`, `id_column` and `timestamp_column` name
+    columns, arrays of an NPZ file, or (the label only) a dotted path in a JSON event, whose id
+    and time stand where `layout` says. Without `label_column`, an NPZ file's array `y` labels.
+    With `label_optional`, a file without the label column is one without labels, and no mistake.
+    """
+
+    array: str = "X"
+    label_column: str | None = None
+    label_optional: bool = False
+    id_column: str | None = None
+    timestamp_column: str | None = None
+    drop_columns: tuple[str, ...] = ()
+    layout: EventLayout = field(default_factory=EventLayout)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Events as columns: `features` is float32 [n, d], NaN where missing.
+
+    `paths` are the features' places in an event's JSON, below the layout's features.
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    features: Floats
+    labels: Bools | None = None
+    event_ids: list[str] | None = None
+    timestamps_ms: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+def settled(options: FileOptions, header: Sequence[str]) -> FileOptions:
+    """Return the options for a file of these columns: an optional label that is absent is none."""
+    if options.label_optional and options.label_column not in header:
+        return replace(options, label_column=None)
+    return options
+
+
+def feature_columns(
+    where: str, header: Sequence[str], options: FileOptions, wanted: Sequence[Feature] | None
+) -> list[str]:
+    """Return the columns that are features: the wanted ones in their order, or all that are left.
+
+    Raises:
+        DataError: a name occurs twice, or one that was asked for does not occur.
+    """
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{where} has several columns named {twice[0]!r}; wanted each name once")
+    roles = (options.label_column, options.id_column, options.timestamp_column)
+    for name in (*roles, *options.drop_columns):
+        if name is not None:
+            require_column(where, name, header)
+    if wanted is not None:
+        for feature in wanted:
+            require_column(where, feature.name, header)
+        return [feature.name for feature in wanted]
+    left = [name for name in header if name not in {*roles, *options.drop_columns}]
+    if not left:
+        raise DataError(f"{where} has no column left to be a feature; wanted at least one")
+    if "" in left:
+        raise DataError(
+            f"{where} has a column without a name, such as an index that was saved along; wanted "
+            "a name for each feature. Leave it out with --drop-column ''"
+        )
+    return left
+
+
+def require_column(where: str, name: str, known: Iterable[str]) -> None:
+    """Raise DataError, with the nearest name that there is, unless `name` is known."""
+    known = list(known)
+    if name not in known:
+        raise DataError(f"{where} has no column {name!r}{did_you_mean(name, known)}{_list(known)}")
+
+
+def as_float32(
+    where: str,
+    features: npt.NDArray[np.floating[Any]],
+    names: Sequence[str],
+    place: Callable[[int], str],
+) -> Floats:
+    """Return the features as float32, once none of them is beyond it.
+
+    Raises:
+        DataError: infinities, or numbers beyond a 32-bit float; counted, the first one named.
+    """
+    # Narrower floats than a double can be beyond the limit only as infinities.
+    limit = FLOAT32_LIMIT if features.dtype.itemsize > 4 else np.inf
+    beyond = np.abs(features) >= limit  # False for NaN, which means missing.
+    if beyond.any():
+        row, column = (int(axis[0]) for axis in np.nonzero(beyond))
+        raise DataError(
+            f"{where} holds {int(beyond.sum()):,} value(s) that are infinite or beyond a 32-bit "
+            f"float, the first in {place(row)}, column {names[column]!r}: "
+            f"{features[row, column]:g}. Wanted finite numbers; leave a missing value empty"
+        )
+    return np.ascontiguousarray(features, np.float32)
+
+
+def as_labels(
+    where: str, column: str, values: Iterable[object], place: Callable[[int], str]
+) -> Bools:
+    """Return which events are anomalous.
+
+    Raises:
+        DataError: a value says neither normal nor anomalous.
+    """
+    labels = []
+    for row, value in enumerate(values):
+        label = _LABELS.get(str(value).strip().lower())
+        if label is None:
+            raise DataError(
+                f"{where}, {place(row)}: the label {column!r} is {_short(value)}; "
+                "wanted 0, false or normal, or 1, true, anomaly or anomalous"
+            )
+        labels.append(label)
+    return np.array(labels, np.bool_)
+
+
+def as_timestamps(
+    where: str, values: Iterable[object], options: FileOptions, place: Callable[[int], str]
+) -> list[int]:
+    """Return times as epoch milliseconds; numbers may be written as text, as CSV does.
+
+    Raises:
+        DataError: a time is missing, or not of the layout's kind.
+    """
+    kind = options.layout.timestamp_kind
+    times = []
+    for row, value in enumerate(values):
+        try:
+            number = float(value) if kind != "rfc3339" and isinstance(value, str) else value
+            time = timestamp_ms(number, kind)
+        except (InvalidEvent, ValueError):
+            time = None
+        if time is None:
+            raise DataError(
+                f"{where}, {place(row)}: the time {options.timestamp_column!r} is "
+                f"{_short(value)}; wanted epoch {kind} (--timestamp-kind: ms, s or rfc3339)"
+            )
+        times.append(time)
+    return times
+
+
+def make_table(
+    where: str,
+    names: Sequence[str],
+    features: npt.NDArray[Any],
+    kept: dict[str, list[Any]],
+    options: FileOptions,
+    place: Callable[[int], str],
+) -> Table:
+    """Return the table of `features`; `kept` holds the columns of label, id and time.
+
+    Raises:
+        DataError: a value is not what its column should hold, or a column is too short.
+    """
+    for name, values in kept.items():
+        if len(values) != len(features):
+            raise DataError(
+                f"{where}: {len(values):,} values in {name!r} for {len(features):,} events"
+            )
+    label, event_id, timestamp = options.label_column, options.id_column, options.timestamp_column
+    return Table(
+        names=tuple(names),
+        paths=tuple((name,) for name in names),
+        features=as_float32(where, features, names, place),
+        labels=as_labels(where, label, kept[label], place) if label else None,
+        event_ids=[str(value) for value in kept[event_id]] if event_id else None,
+        timestamps_ms=as_timestamps(where, kept[timestamp], options, place) if timestamp else None,
+    )
+
+
+def row_place(row: int) -> str:
+    """Return how a message names a row, counted from 1."""
+    return f"row {row + 1:,}"
+
+
+def not_a_number(where: str, place: str, column: str, what: str) -> DataError:
+    """Return the error for a cell of a feature that is no number, with the ways out."""
+    return DataError(
+        f"{where}, {place}, column {column!r}: {what}; wanted a number, or nothing where it is "
+        f"missing. If the column is no feature, leave it out with --drop-column {column}, or "
+        f"say what it is: --id-column, --timestamp-column, --label-column"
+    )
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f". Its columns: {shown}" + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

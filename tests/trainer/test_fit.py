@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from schemas.errors import SettingsError
+from trainer.autoencoder import Autoencoder
+from trainer.fit import average_loss, epochs_of, fit, loss, schedule
+from trainer.progress import Lines
+from trainer.settings import TrainingSettings
+from trainer.transforms import Prepared
+
+
+def prepared(rows):
+    return Prepared(rows, rows, torch.ones_like(rows))
+
+
+def rows_of(n, seed=0):
+    source = torch.Generator().manual_seed(seed)
+    base = torch.randn(n, 2, generator=source)
+    return prepared(base @ torch.tensor([[1.0, 2, 0, 1], [0, 1, 1, -1]]))
+
+
+class Recorder:
+    def __init__(self):
+        self.losses = []
+
+    def epoch_ended(self, epoch, training_loss, validation_loss):
+        assert epoch == len(self.losses) + 1
+        self.losses.append((training_loss, validation_loss))
+
+
+def settings(**values):
+    return TrainingSettings(**{"epochs": 20, "steps_min": 0, "batch_size": 16, **values})
+
+
+def test_training_lowers_the_loss_and_keeps_its_curves():
+    torch.manual_seed(0)
+    network, seen = Autoencoder(4, (8,), 2), Recorder()
+
+    curves = fit(network, rows_of(200), rows_of(50, seed=1), settings(learning_rate=0.01), seen)
+
+    assert curves.training[-1] < 0.5 * curves.training[0]
+    assert list(zip(curves.training, curves.validation, strict=True)) == seen.losses
+    assert not network.training
+
+
+def test_the_best_epochs_weights_are_kept():
+    """A rate that is far too high after a good start: later epochs are worse."""
+    torch.manual_seed(0)
+    network, stop = Autoencoder(4, (8,), 2), rows_of(50, seed=1)
+    chosen = settings(learning_rate=0.5, schedule="constant", patience=20)
+
+    curves = fit(network, rows_of(200), stop, chosen, Recorder())
+
+    assert curves.best_epoch < len(curves.validation)
+    best = min(curves.validation)
+    assert curves.validation[curves.best_epoch - 1] == best
+    assert average_loss(network, stop, chosen) == best
+
+
+def test_training_stops_when_patience_runs_out():
+    torch.manual_seed(0)
+    chosen = settings(learning_rate=0.5, schedule="constant", patience=2, epochs=500)
+
+    curves = fit(Autoencoder(4, (8,), 2), rows_of(200), rows_of(50, 1), chosen, Recorder())
+
+    assert len(curves.validation) == curves.best_epoch + 2 < 500
+
+
+def test_the_same_seed_gives_the_same_weights():
+    def weights():
+        torch.manual_seed(3)
+        network = Autoencoder(4, (8,), 2, dropout=0.2, normalisation="batch")
+        fit(network, rows_of(65), rows_of(20, 1), settings(epochs=3), Recorder())
+        return torch.cat([part.flatten().float() for part in network.state_dict().values()])
+
+    assert torch.equal(weights(), weights())
+
+
+def test_few_rows_get_more_epochs():
+    chosen = TrainingSettings(epochs=40, steps_min=2500, batch_size=128)
+
+    assert epochs_of(100_000, chosen) == 40
+    assert epochs_of(1280, chosen) == 250
+
+
+def test_missing_features_do_not_count_in_the_loss():
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    present = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+
+    assert loss(lambda x: torch.zeros_like(x), x, present) == (1 + 9 + 16) / 3
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    class Explodes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x):
+            return x * self.weight * torch.inf
+
+    with pytest.raises(SettingsError, match="the loss of epoch 1 is nan; wanted a finite"):
+        fit(Explodes(), rows_of(50), rows_of(10), settings(learning_rate=0.25), Recorder())
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [
+        ("constant", [1, 1, 1, 1, 1, 1, 1, 1]),
+        ("step", [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        ("cosine", [1, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]),
+        ("plateau", [1, 1, 1, 1, 1, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_each_schedule_sets_the_rates_that_it_promises(kind, rates):
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0)
+    next_rate, seen = schedule(kind, optimizer, epochs=8), []
+    for _ in rates:
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        next_rate(1.0)  # Never better than the first: a plateau from there.
+
+    assert seen == pytest.approx(rates, abs=1e-3)
+
+
+def test_progress_off_a_terminal_is_some_twenty_lines(capsys):
+    lines = Lines(epochs=1000)
+    for epoch in range(1, 1001):
+        lines.epoch_ended(epoch, 0.5, 0.25)
+
+    written = capsys.readouterr().err.splitlines()
+    assert 20 <= len(written) <= 22
+    assert written[-1] == "epoch 1000/1000: loss 0.5000, on held-out events 0.2500"
