@@ -38,6 +38,7 @@ from worker.turn import Batch, Records, Reject
 Number = float | None
 # Whatever these say, `parse_event` gets to see the record.
 _NOT_TAKEN = (
+    AttributeError,  # An array of features where the id or the time stand among named ones.
     msgspec.MsgspecError,
     UnicodeDecodeError,
     RecursionError,

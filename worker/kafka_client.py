@@ -40,14 +40,55 @@ class KafkaRecord(Protocol):
 # Only these two are certain to need a person: nothing heals a wrong password.
 _NEEDS_A_PERSON = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
+# librdkafka passes these on for our information and heals them by itself.
+HEALS = frozenset(
+    getattr(KafkaError, name)
+    for name in (
+        "_ALL_BROKERS_DOWN",
+        "_PARTITION_EOF",
+        "_RESOLVE",
+        "_TIMED_OUT",
+        "_TRANSPORT",
+        "_WAIT_COORD",
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "COORDINATOR_NOT_AVAILABLE",
+        "ILLEGAL_GENERATION",
+        "LEADER_NOT_AVAILABLE",
+        "NETWORK_EXCEPTION",
+        "NOT_COORDINATOR",
+        "NOT_LEADER_FOR_PARTITION",
+        "REBALANCE_IN_PROGRESS",
+        "REQUEST_TIMED_OUT",
+        "UNKNOWN_MEMBER_ID",
+    )
+)
+
 
 class _BrokerState(msgspec.Struct):
     state: str
-    nodeid: int
 
 
-class _Statistics(msgspec.Struct):
-    brokers: dict[str, _BrokerState]
+class _PartitionState(msgspec.Struct):
+    hi_offset: int = -1
+
+
+class _TopicState(msgspec.Struct):
+    partitions: dict[int, _PartitionState] = {}
+
+
+class Statistics(msgspec.Struct):
+    """What we read of librdkafka's statistics."""
+
+    brokers: dict[str, _BrokerState] = {}
+    topics: dict[str, _TopicState] = {}
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return the end of each partition of a topic that is known."""
+        partitions = self.topics[topic].partitions if topic in self.topics else {}
+        return {p: state.hi_offset for p, state in partitions.items() if state.hi_offset >= 0}
+
+
+read_statistics = msgspec.json.Decoder(Statistics).decode
 
 
 class BrokerWatch:
@@ -56,7 +97,6 @@ class BrokerWatch:
     def __init__(self, health: Health) -> None:
         self._health = health
         self._refusal: str | None = None
-        self._read_statistics = msgspec.json.Decoder(_Statistics).decode
 
     def on_error(self, error: KafkaError) -> None:
         """librdkafka's `error_cb`."""
@@ -67,10 +107,9 @@ class BrokerWatch:
         else:
             log.debug("librdkafka: %s", error.str())
 
-    def on_statistics(self, text: str) -> None:
-        """librdkafka's `stats_cb`: the only word that a broker is back when nothing flows."""
-        brokers = self._read_statistics(text).brokers.values()
-        self._reachable(reachable=any(broker.state == "UP" for broker in brokers))
+    def on_statistics(self, statistics: Statistics) -> None:
+        """Hear the only word that a broker is back when nothing flows."""
+        self._reachable(reachable=any(b.state == "UP" for b in statistics.brokers.values()))
 
     def raise_if_refused(self) -> None:
         """Raise what no waiting will heal.

@@ -42,9 +42,14 @@ _REFUSED = {
     "transactional.id": "exactly-once is not built yet",
 }
 
+_DEFAULTS: Properties = {
+    # The default backs off to 10 s, in which a session times out though the broker is back.
+    "reconnect.backoff.max.ms": 1_000,
+}
 # Lowering the queue thresholds without the backoff costs four fifths of the throughput: the
 # fetcher then sleeps a second each time that the queue is full.
 _CONSUMER_DEFAULTS: Properties = {
+    **_DEFAULTS,
     "max.poll.interval.ms": 300_000,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 65_536,  # Also the bound on a turn's bytes.
@@ -52,6 +57,7 @@ _CONSUMER_DEFAULTS: Properties = {
     "statistics.interval.ms": 5_000,
 }
 _PRODUCER_DEFAULTS: Properties = {
+    **_DEFAULTS,
     "linger.ms": 5,  # Cut short whenever a turn is settled.
     "batch.num.messages": 100_000,
     "partitioner": "murmur2_random",  # As Java's, so that keys stay where others expect them.

@@ -13,8 +13,8 @@ from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 from pydantic_settings import SettingsError as _FlagError
 
 from schemas.contract import ModelRefused
+from schemas.datafiles import FileOptions
 from schemas.errors import DataError, SettingsError
-from schemas.files import FileOptions
 from worker.model import Model, ModelOptions, open_model
 from worker.score_file import score_file
 

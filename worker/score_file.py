@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from schemas.contract import Contract
+from schemas.datafiles import FileOptions, read_table
 from schemas.dead_letter import DeadLetter
 from schemas.errors import DataError
 from schemas.event import encode_event
-from schemas.files import FileOptions, read_table
 from worker.model import Model
 from worker.results import to_results
 from worker.turn import Records

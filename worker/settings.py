@@ -23,6 +23,9 @@ PREFIX = "ODRADEK_"
 # Variables of the same prefix that other programs of the project read.
 _OTHERS = frozenset({"ODRADEK_CACHE", "ODRADEK_DATA"})
 
+# A day: timers refuse what is much longer, and infinity is no time.
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
 
 class WorkerSettings(BaseSettings):
     """Read events from Kafka, score them, and write scores and verdicts back."""
@@ -79,20 +82,20 @@ class WorkerSettings(BaseSettings):
     model_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
         None, description="Serve only the model with this digest."
     )
-    model_check_interval_s: Annotated[float, Field(gt=0)] = Field(
+    model_check_interval_s: Seconds = Field(
         2.0, description="How often to look for a new model file."
     )
     allow_contract_change: bool = Field(
         False, description="Let a new model file have other features than the current one."
     )
     # Below the 30 s that Kubernetes grants, so that we say what was left before we are killed.
-    stop_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    stop_timeout_s: Seconds = Field(
         25.0, description="How long to settle the last turn after SIGTERM."
     )
-    start_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    start_timeout_s: Seconds = Field(
         30.0, description="How long the broker may take to answer at start."
     )
-    stuck_after_s: Annotated[float, Field(gt=0)] = Field(
+    stuck_after_s: Seconds = Field(
         120.0, description="/healthz fails when no turn or poll ended for so long."
     )
     log_format: Literal["auto", "text", "json"] = Field(

@@ -11,7 +11,6 @@ once, and nothing after it is committed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -48,7 +47,7 @@ class KafkaSink:
         self._properties: Properties = {**properties, "error_cb": watch.on_error}
         self._producer = make_client(Producer, self._properties)
         self._alone: Producer | None = None
-        self._refused: list[tuple[int, KafkaError, KafkaRecord]] = []
+        self._refused: list[tuple[int, Headers, KafkaError, KafkaRecord]] = []
 
     def write(self, outputs: Outputs) -> None:
         self._write(self._output_topic, outputs.scores)
@@ -61,8 +60,8 @@ class KafkaSink:
         self._watch.raise_if_refused()
         if self._refused:
             refused, self._refused = self._refused, []
-            for attempt, error, message in refused:
-                self._try_again(attempt, error, message)
+            for attempt, headers, error, message in refused:
+                self._try_again(attempt, headers, error, message)
             return False
         return unacknowledged == 0
 
@@ -72,13 +71,13 @@ class KafkaSink:
             producer.flush(SLICE_S)
 
     def _write(self, topic: str, outgoing: Outgoing) -> None:
-        failed = partial(self._on_failure, _IN_A_BATCH)
         if outgoing.headers:
             # produce_batch drops headers without a word.
             columns = zip(outgoing.values, outgoing.keys, outgoing.headers, strict=True)
             for value, key, headers in columns:
-                self._produce(self._producer, topic, value, key, headers, failed)
+                self._produce(self._producer, topic, value, key, headers, _IN_A_BATCH)
             return
+        failed = partial(self._on_failure, _IN_A_BATCH, [])
         messages = [
             {"value": value, "key": key}
             for value, key in zip(outgoing.values, outgoing.keys, strict=True)
@@ -97,8 +96,10 @@ class KafkaSink:
         value: bytes | None,
         key: bytes | None,
         headers: Headers,
-        failed: Callable[[KafkaError | None, Message], None],
+        attempt: int,
     ) -> None:
+        # A delivery report does not bring the headers back, and another attempt needs them.
+        failed = partial(self._on_failure, attempt, headers)
         while True:
             try:
                 producer.produce(topic, value, key, headers=[*headers], on_delivery=failed)
@@ -106,11 +107,15 @@ class KafkaSink:
             except BufferError:
                 producer.poll(SLICE_S)
 
-    def _on_failure(self, attempt: int, error: KafkaError | None, message: Message) -> None:
+    def _on_failure(
+        self, attempt: int, headers: Headers, error: KafkaError | None, message: Message
+    ) -> None:
         if error is not None:
-            self._refused.append((attempt, error, cast("KafkaRecord", message)))
+            self._refused.append((attempt, headers, error, cast("KafkaRecord", message)))
 
-    def _try_again(self, attempt: int, error: KafkaError, record: KafkaRecord) -> None:
+    def _try_again(
+        self, attempt: int, headers: Headers, error: KafkaError, record: KafkaRecord
+    ) -> None:
         topic, value = record.topic(), record.value()
         if error.code() != _TOO_LARGE or attempt == _SMALLER:
             raise DeliveryFailed(
@@ -118,7 +123,6 @@ class KafkaSink:
                 "not committed and will be read again. Check that the topic exists, that this user "
                 "may write to it, and its max.message.bytes"
             )
-        headers = record.headers() or []
         if attempt == _ALONE and value is not None:
             value, headers = self._smaller(topic, value, headers)
             self._metrics.truncated(1)
@@ -127,8 +131,7 @@ class KafkaSink:
             )
         if self._alone is None:
             self._alone = make_client(Producer, {**self._properties, "batch.num.messages": 1})
-        failed = partial(self._on_failure, attempt + 1)
-        self._produce(self._alone, topic, value, record.key(), headers, failed)
+        self._produce(self._alone, topic, value, record.key(), headers, attempt + 1)
 
     def _smaller(self, topic: str, value: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """Return the smaller form of an output: its value and its headers."""

@@ -29,11 +29,13 @@ from confluent_kafka import (
 
 from schemas.errors import OutsideError
 from worker.kafka_client import (
+    HEALS,
     BrokerWatch,
     KafkaRecord,
     Properties,
     make_client,
     outside_error,
+    read_statistics,
 )
 from worker.metrics import Metrics
 from worker.turn import Records, Turn
@@ -43,29 +45,6 @@ log = logging.getLogger(__name__)
 # The share of max.poll.interval.ms that settling may take before partitions are given up.
 SETTLE_SHARE = 0.2
 POSITIONS_TIMEOUT_S = 10.0
-
-# librdkafka passes these on for our information and heals them by itself.
-_HEALS = frozenset(
-    getattr(KafkaError, name)
-    for name in (
-        "_ALL_BROKERS_DOWN",
-        "_PARTITION_EOF",
-        "_RESOLVE",
-        "_TIMED_OUT",
-        "_TRANSPORT",
-        "_WAIT_COORD",
-        "COORDINATOR_LOAD_IN_PROGRESS",
-        "COORDINATOR_NOT_AVAILABLE",
-        "ILLEGAL_GENERATION",
-        "LEADER_NOT_AVAILABLE",
-        "NETWORK_EXCEPTION",
-        "NOT_COORDINATOR",
-        "NOT_LEADER_FOR_PARTITION",
-        "REBALANCE_IN_PROGRESS",
-        "REQUEST_TIMED_OUT",
-        "UNKNOWN_MEMBER_ID",
-    )
-)
 
 
 class KafkaSource:
@@ -91,6 +70,7 @@ class KafkaSource:
         self._next_number = 1
         self._starts: dict[int, int] = {}  # Partition -> where its assignment began.
         self._positions: dict[int, int] = {}  # Partition -> the offset after the last one read.
+        self._ends: dict[int, int] = {}  # Partition -> its end, by the latest statistics.
         self._commits: dict[int, int] = {}  # Partition -> the last offset asked to be committed.
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
         self._given_up: set[int] = set()  # Partitions that went during the read in hand.
@@ -102,7 +82,7 @@ class KafkaSource:
             {
                 **properties,
                 "error_cb": watch.on_error,
-                "stats_cb": watch.on_statistics,
+                "stats_cb": self._on_statistics,
                 "on_commit": self._on_commit,
             },
         )
@@ -157,18 +137,16 @@ class KafkaSource:
         self._consumer.close()
 
     def lags(self) -> Mapping[int, int]:
-        """Return how many records each of our partitions is behind. Any thread may ask."""
-        lags = {}
-        for partition, position in list(self._positions.items()):
-            try:
-                low, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), cached=True
-                )
-            except (KafkaException, RuntimeError):  # Not known yet, or closed.
-                continue
-            if high >= 0:
-                lags[partition] = max(0, high - max(position, low))
-        return lags
+        """Return how many records each of our partitions is behind.
+
+        Any thread may ask: the client is not called, since it serialises its callers and would
+        let this one wait for as long as the topic is quiet.
+        """
+        return {
+            partition: max(0, self._ends[partition] - position)
+            for partition, position in self._positions.copy().items()
+            if partition in self._ends
+        }
 
     def _turn(self, read: list[KafkaRecord]) -> Turn:
         partitions = [record.partition() for record in read]
@@ -210,7 +188,7 @@ class KafkaSource:
                 "Stopping rather than skip them silently; move the group's offsets to where it "
                 "should go on"
             )
-        elif error.code() not in _HEALS or error.fatal():
+        elif error.code() not in HEALS or error.fatal():
             raise outside_error(f"reading {self._topic} failed", error)
         else:
             log.debug("librdkafka: %s", error.str())
@@ -232,6 +210,8 @@ class KafkaSource:
         return [TopicPartition(self._topic, partition) for partition in self._numbers]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._closing:  # One who leaves gets no answer about positions, and needs none.
+            return
         self._metrics.rebalanced("assigned")
         try:
             committed = consumer.committed(partitions, timeout=POSITIONS_TIMEOUT_S)
@@ -247,8 +227,9 @@ class KafkaSource:
             self._positions[place.partition] = max(place.offset, 0)
             self._next_number += 1
         consumer.incremental_assign(committed)
-        if self._paused:
-            consumer.pause(committed)
+        # librdkafka remembers a pause across assignments: a partition that went while we kept
+        # alive comes back paused, and would stay so for ever.
+        (consumer.pause if self._paused else consumer.resume)(committed)
         log.info(
             "Assigned partitions %s; now reading %s.", _list(partitions), sorted(self._numbers)
         )
@@ -293,6 +274,11 @@ class KafkaSource:
         except KafkaException as error:
             # Not fatal: whoever has the partitions now reads those records again.
             self._on_commit(error.args[0], places)
+
+    def _on_statistics(self, text: str) -> None:
+        statistics = read_statistics(text)
+        self._watch.on_statistics(statistics)
+        self._ends = statistics.ends(self._topic)
 
     def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         self._metrics.committed("failed" if error else "ok")

@@ -112,7 +112,8 @@ def test_a_broker_that_dies_and_comes_back_is_waited_for(model: Path, tmp_path: 
         broker.create_topics({"in": PARTITIONS, "out": PARTITIONS, "bad": 1})
         stream = Stream(broker.bootstrap_servers, "in", "out", "bad")
         sent = stream.send(events())
-        with running(stream.worker(model, tmp_path, ODRADEK_BATCH_MAX="20")) as worker:
+        settings = {"ODRADEK_BATCH_MAX": "20", "KAFKA_CONSUMER_SESSION_TIMEOUT_MS": "30000"}
+        with running(stream.worker(model, tmp_path, **settings)) as worker:
             stream.wait_for(100)
             broker.kill()
             broker.restart()

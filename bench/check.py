@@ -1,0 +1,157 @@
+"""Did a contender do all of the work, and do it right? And when, by the broker's clock?
+
+Every output record is read back and looked at, none is sampled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from bench.contender import Contender, ContenderFailed
+from bench.load import FIRST_TIMESTAMP_MS, Load, event_id
+from schemas.calibration import Floats
+from schemas.contract import Contract
+from schemas.score import Score, decode_score
+
+SCORE_TOLERANCE = 1e-4
+DRAIN_SLOWEST_PER_S = 500
+LOOK_EVERY_S = 0.02
+
+
+class Reader:
+    """Reads the one partition of any topic; belongs to no group."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._servers = bootstrap_servers
+        self._consumer = self._client("bench-check")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def end(self, topic: str) -> int:
+        """Return how many records the topic holds (no transactions, nothing deleted)."""
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)
+        return int(high)
+
+    def wait_until_drained(self, contender: Contender, topic: str, count: int) -> None:
+        """Wait until the topic holds `count` records."""
+        deadline = time.monotonic() + 60 + count / DRAIN_SLOWEST_PER_S
+        while (seen := self.end(topic)) < count:
+            contender.raise_if_ended()
+            if time.monotonic() > deadline:
+                raise ContenderFailed(f"{seen:,} of {count:,} outputs are written; giving up")
+            time.sleep(LOOK_EVERY_S)
+
+    def committed(self, group: str, topic: str) -> int:
+        """Return the group's offset."""
+        member = self._client(group)
+        try:
+            (place,) = member.committed([TopicPartition(topic, 0)], timeout=30)
+            return int(place.offset)
+        finally:
+            member.close()
+
+    def records(self, topic: str, count: int) -> Iterator[Message]:
+        """Yield the first `count` records of the topic."""
+        self._consumer.assign([TopicPartition(topic, 0, 0)])
+        left = count
+        while left:
+            messages = self._consumer.consume(min(left, 10_000), 10)
+            if not messages or any(message.error() for message in messages):
+                raise ContenderFailed(f"{left:,} of {count:,} records of {topic} cannot be read")
+            yield from messages
+            left -= len(messages)
+        self._consumer.unassign()
+
+    def delete(self, topic: str) -> None:
+        """Have the broker free the topic's disk."""
+        admin = AdminClient({"bootstrap.servers": self._servers})
+        admin.delete_topics([topic])[topic].result()
+
+    def _client(self, group: str) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._servers,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "log_level": 4,  # A topic that we delete is no news.
+            }
+        )
+
+
+class Stamps:
+    """The broker's append stamps of the outputs, in milliseconds."""
+
+    def __init__(self) -> None:
+        self._all: list[int] = []
+
+    def see(self, message: Message) -> None:
+        self._all.append(message.timestamp()[1])
+
+    def events_per_s(self) -> float:
+        """Return the outputs after the first stamp per second from there to the last stamp.
+
+        A batch has one stamp, so what came with the first one took time that we did not see.
+        """
+        first, last = min(self._all), max(self._all)
+        if first == last:
+            raise ContenderFailed("all outputs came within a millisecond: too few to time")
+        return sum(stamp > first for stamp in self._all) / (last - first) * 1000
+
+
+def check_outputs(
+    reader: Reader, load: Load, topic: str, contract: Contract | None, wanted: Floats
+) -> Stamps:
+    """Check one output for every event; with a contract, that it is the right score record.
+
+    Raises:
+        ContenderFailed: something is missing, double or wrong.
+    """
+    if (seen := reader.end(topic)) != len(load):
+        raise ContenderFailed(f"{seen:,} outputs for {len(load):,} events")
+    stamps = Stamps()
+    rows_by_key = {event_id(row).encode(): row for row in range(len(load))}
+    scores = np.full(len(load), np.nan)
+    p_values = np.full(len(load), np.nan)
+    for message in reader.records(topic, len(load)):
+        stamps.see(message)
+        row = rows_by_key.pop(message.key() or b"", None)
+        if row is None:
+            raise ContenderFailed(f"the key {message.key()!r} is unknown, or occurs twice")
+        if contract is not None:
+            record = decode_score(message.value() or b"")
+            _check_record(record, row, load, contract)
+            scores[row], p_values[row] = record.score, record.p_value
+    if contract is not None:
+        if not np.allclose(scores, wanted, rtol=SCORE_TOLERANCE, atol=0):
+            worst = int(np.argmax(np.abs(scores - wanted)))
+            raise ContenderFailed(f"event {worst} scores {scores[worst]}, wanted {wanted[worst]}")
+        if not np.array_equal(p_values, contract.calibration.p_values(scores)):
+            raise ContenderFailed("a p-value is not that of its score")
+    return stamps
+
+
+def _check_record(record: Score, row: int, load: Load, contract: Contract) -> None:
+    """Check what must be exact in a record, given its own score."""
+    assert record.score is not None
+    anomalous = record.score > contract.threshold.value
+    top = record.top_features
+    place = contract.feature_names.index(top[0].name) if top else 0
+    right = (
+        record.event_id == event_id(row)
+        and (record.source.topic, record.source.offset) == (load.topic, row)
+        and record.timestamp == FIRST_TIMESTAMP_MS + row
+        and record.verdict == ("anomalous" if anomalous else "normal")
+        and record.threshold == contract.threshold.value
+        and (record.model.name, record.model.version) == (contract.name, contract.version)
+        and len(top) == (5 if anomalous else 0)
+        and (not top or top[0].value == float(load.features[row, place]))
+    )
+    if not right:
+        raise ContenderFailed(f"the record of event {row} is wrong: {record}")

@@ -1,0 +1,181 @@
+"""A contender's process: pinned to a core, measured from its join to the end of its work.
+
+CPU is user + system of all its threads as /proc counts them, in ticks of 10 ms. It starts when
+the process logs "Assigned partitions" (imports, model and join are done), and so leaves out
+what it does until this program, on another core, has read that line: a few milliseconds.
+Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from demo.process import start_child
+
+ROOT = Path(__file__).resolve().parents[1]
+JOINED = b"Assigned partitions"
+JOIN_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0
+SCRAPE_TIMEOUT_S = 3.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Cores:
+    """One core for the contender, the others for broker and harness; None: nothing is pinned."""
+
+    contender: int | None
+    harness: frozenset[int]
+
+    @classmethod
+    def shared_out(cls) -> Self:
+        """Take the last core for contenders and leave the rest; one core cannot be shared out."""
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < 2:
+            return cls(None, frozenset(cores))
+        return cls(cores[-1], frozenset(cores[:-1]))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One look at the clocks, in seconds: the wall's, the process's CPU, all work of its core."""
+
+    wall_s: float
+    process_s: float
+    core_s: float
+
+    @classmethod
+    def read(cls, pid: int, core: int | None) -> Self:
+        # The command's name comes first, in parentheses, and may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        process = sum(map(int, fields[11:13]))  # utime, stime
+        return cls(time.monotonic(), process / _TICKS_PER_S, _core_ticks(core) / _TICKS_PER_S)
+
+
+def _core_ticks(core: int | None) -> int:
+    """Return the ticks that a core has worked for anyone, the hypervisor's other guests too."""
+    if core is None:
+        return 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, ticks)
+            return user + nice + system + irq + softirq + steal
+    raise ProcessLookupError(f"no cpu{core} in /proc/stat")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What went by between two looks: the contender's CPU, and the share of its core in use."""
+
+    wall_s: float
+    cpu_s: float
+    own_share: float
+    others_share: float
+
+    @classmethod
+    def between(cls, start: Clock, end: Clock) -> Self:
+        wall_s = end.wall_s - start.wall_s
+        cpu_s = end.process_s - start.process_s
+        others_s = max(0.0, end.core_s - start.core_s - cpu_s)
+        return cls(wall_s, cpu_s, cpu_s / wall_s, others_s / wall_s)
+
+
+class ContenderFailed(RuntimeError):
+    """A contender ended, hung, or did not do all of its work."""
+
+
+class Contender:
+    """A running contender; killed at the end of the block, if it has not been stopped."""
+
+    def __init__(self, module: Sequence[str], settings: Mapping[str, str], cores: Cores) -> None:
+        inherited = {
+            k: v for k, v in os.environ.items() if not k.startswith(("ODRADEK_", "KAFKA_"))
+        }
+        self._process = start_child(
+            [sys.executable, "-m", *module],
+            env={**inherited, **settings, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        if cores.contender is not None:
+            # In time: it has one thread until it imports something, and later ones inherit this.
+            os.sched_setaffinity(self._process.pid, {cores.contender})
+        self._name = " ".join(module)
+        self._core = cores.contender
+        self._said: list[str] = []
+        self._joined = threading.Event()
+        self._start: Clock | None = None
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def wait_until_joined(self) -> None:
+        if not self._joined.wait(JOIN_TIMEOUT_S) or self._start is None:
+            raise self._failed(f"did not join its group within {JOIN_TIMEOUT_S:g} s")
+
+    def raise_if_ended(self) -> None:
+        if (status := self._process.poll()) is not None:
+            raise self._failed(f"ended with status {status} in the middle of its work")
+
+    def spent(self) -> Spent:
+        """Return what it has spent since its join."""
+        assert self._start is not None
+        return Spent.between(self._start, Clock.read(self._process.pid, self._core))
+
+    def stop(self) -> None:
+        """Have it end in order."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise self._failed(f"did not stop within {STOP_TIMEOUT_S:g} s") from None
+        if status != 0:
+            raise self._failed(f"stopped with status {status}")
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if JOINED in line and self._start is None:
+                self._start = Clock.read(self._process.pid, self._core)
+                self._joined.set()
+            self._said.append(line.decode(errors="replace"))
+        self._joined.set()  # It has ended; nobody need wait any longer.
+
+    def _failed(self, what: str) -> ContenderFailed:
+        return ContenderFailed(f"{self._name} {what}; it said:\n{''.join(self._said[-20:])}")
+
+
+def stage_seconds(http_port: int) -> dict[str, float]:
+    """Return what the worker's own metrics say of its turns: wall seconds by stage.
+
+    Without reading, which includes the wait for its partitions. Raises OSError where /metrics
+    does not answer.
+    """
+    url = f"http://127.0.0.1:{http_port}/metrics"
+    with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT_S) as reply:
+        text = reply.read().decode()
+    found = re.findall(r'^odradek_turn_stage_seconds_sum\{stage="(\w+)"\} (\S+)$', text, re.M)
+    return {stage: float(seconds) for stage, seconds in found if stage != "read"}

@@ -1,0 +1,203 @@
+"""Two brokers to run one suite on: the memory log and Apache Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Protocol
+from uuid import uuid4
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.dead_letter import Headers
+from tests.memory_log import MemoryLog, MemorySink, MemorySource, Stored
+from worker.health import Health
+from worker.kafka_client import BrokerWatch
+from worker.kafka_properties import kafka_properties
+from worker.metrics import Metrics
+from worker.service import Sink, Source
+from worker.sink import KafkaSink
+from worker.source import KafkaSource
+from worker.turn import Turn
+
+WAIT_S = 30.0
+
+
+class Rig(Protocol):
+    """A broker, and the worker's source and sink on it. Names are unique to a test."""
+
+    def topic(self, partitions: int = 1, bytes_max: int | None = None) -> str: ...
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers | None = None,
+        partition: int = 0,
+        timestamp_ms: int = 1000,
+    ) -> None: ...
+    def skip_offsets(self, topic: str) -> None: ...
+    def read_all(self, topic: str, count: int) -> list[Stored]: ...
+    def committed(self, topic: str, group: str) -> Mapping[int, int]: ...
+    def source(self, topic: str, group: str, batch_max: int = 100) -> Source: ...
+    def sink(self, scores: str, dead_letters: str) -> Sink: ...
+
+
+def unique(what: str) -> str:
+    return f"{what}-{uuid4().hex[:10]}"
+
+
+def within(condition: Callable[[], object], wait_s: float = WAIT_S) -> bool:
+    """Ask again and again until the condition holds or the time is over."""
+    deadline = time.monotonic() + wait_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def read_turns(source: Source, records: int, wait_s: float = WAIT_S) -> list[Turn]:
+    """Read until so many records are there, or time is over."""
+    turns: list[Turn] = []
+
+    def enough() -> bool:
+        if (turn := source.read(0.1)) is not None:
+            turns.append(turn)
+        return sum(len(turn.records) for turn in turns) >= records
+
+    assert within(enough, wait_s), f"{turns} within {wait_s} s; wanted {records} records"
+    return turns
+
+
+class MemoryRig:
+    def __init__(self) -> None:
+        self._log = MemoryLog()
+        self._gaps: dict[str, int] = {}
+
+    def topic(self, partitions: int = 1, bytes_max: int | None = None) -> str:
+        name = unique("topic")
+        self._log.create_topic(name, partitions, *([bytes_max] if bytes_max else []))
+        return name
+
+    def produce(self, topic, value, *, key=None, headers=None, partition=0, timestamp_ms=1000):
+        self._log.append(
+            topic,
+            value,
+            key=key,
+            headers=headers,
+            partition=partition,
+            timestamp_ms=timestamp_ms,
+            gap=self._gaps.pop(topic, 0),
+        )
+
+    def skip_offsets(self, topic: str) -> None:
+        self._gaps[topic] = 1
+
+    def read_all(self, topic: str, count: int) -> list[Stored]:
+        records = self._log.topics[topic].records()
+        assert len(records) == count
+        return records
+
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        return self._log.group(group, topic).committed
+
+    def source(self, topic: str, group: str, batch_max: int = 100) -> Source:
+        return MemorySource(self._log, topic, group, batch_max)
+
+    def sink(self, scores: str, dead_letters: str) -> Sink:
+        return MemorySink(self._log, scores, dead_letters)
+
+
+class KafkaRig:
+    def __init__(self, kafka, stack: ExitStack) -> None:
+        self._kafka = kafka
+        self._stack = stack
+        self._servers = {"bootstrap.servers": kafka.bootstrap_servers}
+        self._producer = Producer({**self._servers, "linger.ms": 0})
+        self._properties, problems = kafka_properties(
+            {
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+                # A missing topic is told after 30 s else.
+                "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "1000",
+            }
+        )
+        assert not problems
+        self._watch = BrokerWatch(Health(60.0, last_beat=0.0))
+
+    def topic(self, partitions: int = 1, bytes_max: int | None = None) -> str:
+        name = unique("topic")
+        config = {"max.message.bytes": str(bytes_max)} if bytes_max else None
+        self._kafka.create_topics({name: partitions}, config)
+        return name
+
+    def produce(self, topic, value, *, key=None, headers=None, partition=0, timestamp_ms=1000):
+        refusals = []
+        self._producer.produce(
+            topic,
+            value,
+            key,
+            partition,
+            headers=headers,
+            timestamp=timestamp_ms,
+            on_delivery=lambda error, _: error and refusals.append(error),
+        )
+        assert self._producer.flush(WAIT_S) == 0
+        assert not refusals
+
+    def skip_offsets(self, topic: str) -> None:
+        """The end of a transaction takes an offset that no record has."""
+        producer = Producer({**self._servers, "transactional.id": unique("test")})
+        producer.init_transactions(WAIT_S)
+        producer.begin_transaction()
+        producer.produce(topic, b"aborted", partition=0)
+        producer.flush(WAIT_S)
+        producer.abort_transaction(WAIT_S)
+
+    def read_all(self, topic: str, count: int) -> list[Stored]:
+        consumer = Consumer(
+            {**self._servers, "group.id": unique("reader"), "auto.offset.reset": "earliest"}
+        )
+        partitions = consumer.list_topics(topic, timeout=WAIT_S).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        messages = []
+
+        def there() -> bool:
+            messages.extend(m for m in consumer.consume(1000, 0.1) if m.error() is None)
+            return len(messages) >= count
+
+        assert within(there), f"{len(messages)} records of {topic}; wanted {count}"
+        assert not consumer.consume(1, 0.3)
+        consumer.close()
+        return sorted(
+            (
+                Stored(m.partition(), m.offset(), m.value(), m.key(), m.headers(), m.timestamp()[1])
+                for m in messages
+            ),
+            key=lambda stored: (stored.partition, stored.offset),
+        )
+
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        admin = AdminClient(self._servers)
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        places = asked[group].result(WAIT_S).topic_partitions
+        return {place.partition: place.offset for place in places if place.offset >= 0}
+
+    def commit(self, topic: str, group: str, offset: int) -> None:
+        consumer = Consumer({**self._servers, "group.id": group})
+        consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+        consumer.close()
+
+    def source(self, topic: str, group: str, batch_max: int = 100) -> Source:
+        consumer = {**self._properties.consumer, "group.id": group}
+        source = KafkaSource(consumer, topic, batch_max, self._watch, Metrics(), lambda: None)
+        self._stack.callback(source.close)  # Closing twice does no harm.
+        return source
+
+    def sink(self, scores: str, dead_letters: str) -> Sink:
+        sink = KafkaSink(self._properties.producer, scores, dead_letters, self._watch, Metrics())
+        self._stack.callback(sink.close)
+        return sink

@@ -1,0 +1,57 @@
+"""What several folders of tests share: one real Kafka for the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import settings
+
+from demo.broker import Broker, BrokerUnavailable
+
+# The machines of CI are shared: how long one example takes says nothing of ours.
+settings.register_profile("odradek", deadline=None, print_blob=True)
+settings.load_profile("odradek")
+
+
+class GivenKafka(NamedTuple):
+    """The broker that KAFKA_BOOTSTRAP_SERVERS names, used as the embedded one is."""
+
+    bootstrap_servers: str
+
+    def create_topics(
+        self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None
+    ) -> None:
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        topics = [NewTopic(name, n, config=dict(config or {})) for name, n in partitions.items()]
+        for created in admin.create_topics(topics).values():
+            created.result(15)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker | GivenKafka]:
+    """A real Kafka. Without one: a skip with the reason on a laptop, a failure where CI is set."""
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield GivenKafka(given)
+        return
+    try:
+        broker = Broker()
+        broker.start()
+    except BrokerUnavailable as unavailable:
+        if os.environ.get("CI"):
+            pytest.fail(f"no Kafka, and CI is set: {unavailable}")
+        pytest.skip(f"no Kafka here: {unavailable}")
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without settings of the worker's; the test adds its own."""
+    for name in list(os.environ):
+        if name.startswith(("ODRADEK_", "KAFKA_")):
+            monkeypatch.delenv(name)
+    return monkeypatch
