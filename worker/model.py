@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Provider = Literal["auto", "cuda", "cpu"]
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_Providers = Sequence[str | tuple[str, dict[str, str]]]
 _GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
@@ -132,10 +133,7 @@ def _open_session(sealed: bytes, options: ModelOptions) -> tuple[ort.InferenceSe
     return _session(sealed, options, [_CPU]), gpu
 
 
-_Providers = Sequence[str | tuple[str, dict[str, str]]]
-
-
-def _session(sealed: bytes, options: ModelOptions, providers: list[str]) -> ort.InferenceSession:
+def _session(sealed: bytes, options: ModelOptions, providers: _Providers) -> ort.InferenceSession:
     settings = ort.SessionOptions()
     # One thread of our own: the default spins all cores between the batches of a quiet topic
     # (0.75 cores against 0.12), and sizes its pool by the host, not by the container.
