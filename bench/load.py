@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from bench.model import normal_events
 from schemas.calibration import Floats
-from schemas.event import EventLayout, encode_event
+from schemas.event import EventLayout
+from schemas.write_event import encode_event
 
 SEED = 7
 FIRST_TIMESTAMP_MS = 1_767_225_600_000  # 2026-01-01

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from schemas.calibration import Floats
-from schemas.event import EventLayout, encode_event
+from schemas.event import EventLayout
+from schemas.write_event import encode_event
 
 SHIPPED = Path(__file__).parent / "lhc57.npz"
 TRAINED_SHARE = 0.8

@@ -39,8 +39,8 @@ EVENT_ID_CHARS_MAX = 512
 TIMESTAMP_MS_MAX = 253_402_300_799_999
 # The largest double that rounds to a finite 32-bit float is just below this one.
 FLOAT32_LIMIT = (2.0 - 2.0**-24) * 2.0**127
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 Path = tuple[str, ...]
 TimestampKind = Literal["ms", "s", "rfc3339"]
@@ -96,34 +96,6 @@ def parse_event(value: bytes | None, layout: EventLayout, paths: Sequence[Path])
         timestamp_ms(_follow(event, layout.timestamp), layout.timestamp_kind),
         _features(_follow(event, layout.features), paths),
     )
-
-
-def encode_event(
-    layout: EventLayout,
-    paths: Sequence[Path],
-    *,
-    event_id: str | None,
-    timestamp_ms: int | None,
-    features: Sequence[float],
-) -> bytes:
-    """Return an event of this layout as JSON; NaN is written as null, named where it must be.
-
-    Raises:
-        ValueError: a feature is infinite, which JSON cannot say.
-    """
-    if any(math.isinf(value) for value in features):
-        raise ValueError("an infinite feature cannot be written as JSON")
-    event: dict[str, Any] = {}
-    if event_id is not None:
-        _put(event, layout.event_id, event_id)
-    if timestamp_ms is not None:
-        _put(event, layout.timestamp, _write_timestamp(timestamp_ms, layout.timestamp_kind))
-    if layout.features:
-        _put(event, layout.features, list(features))
-    else:
-        for path, value in zip(paths, features, strict=True):
-            _put(event, path, value)
-    return msgspec.json.encode(event)  # msgspec writes NaN as null.
 
 
 def load_object(value: bytes | None) -> dict[str, Any]:
@@ -190,21 +162,7 @@ def _rfc3339_ms(value: Any) -> int:  # noqa: ANN401
     # Without an offset it is a local time of somewhere; a date alone is no moment.
     if moment is None or moment.tzinfo is None:
         raise InvalidEvent(Reason.BAD_TIMESTAMP, f"the timestamp is {_short(value)}; {wanted}")
-    return (moment - _EPOCH) // _MILLISECOND
-
-
-def _write_timestamp(milliseconds: int, kind: TimestampKind) -> int | float | str:
-    if kind == "ms":
-        return milliseconds
-    if kind == "s":
-        return milliseconds / 1000
-    return (_EPOCH + milliseconds * _MILLISECOND).isoformat()
-
-
-def _put(target: dict[str, Any], path: Path, value: Any) -> None:  # noqa: ANN401
-    for key in path[:-1]:
-        target = target.setdefault(key, {})
-    target[path[-1]] = value
+    return (moment - EPOCH) // MILLISECOND
 
 
 def _event_id(value: Any) -> str | None:  # noqa: ANN401

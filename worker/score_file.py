@@ -17,7 +17,7 @@ from schemas.contract import Contract
 from schemas.datafiles import FileOptions, read_table
 from schemas.dead_letter import DeadLetter
 from schemas.errors import DataError
-from schemas.event import encode_event
+from schemas.write_event import encode_event
 from worker.model import Model
 from worker.results import to_results
 from worker.turn import Records

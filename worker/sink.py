@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import cast
+from typing import Any, NamedTuple, cast
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.dead_letter import STUB_BYTES, DeadLetter, Headers
 from schemas.score import truncate_score
@@ -26,7 +26,19 @@ from worker.turn import Outgoing, Outputs
 log = logging.getLogger(__name__)
 
 _TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
+_QUEUE_FULL = KafkaError._QUEUE_FULL
 _IN_A_BATCH, _ALONE, _SMALLER = 1, 2, 3  # The attempts, in their order.
+
+
+class _Refused(NamedTuple):
+    """An output that was not taken, and at which attempt."""
+
+    attempt: int
+    error: KafkaError
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
 
 
 class KafkaSink:
@@ -47,7 +59,7 @@ class KafkaSink:
         self._properties: Properties = {**properties, "error_cb": watch.on_error}
         self._producer = make_client(Producer, self._properties)
         self._alone: Producer | None = None
-        self._refused: list[tuple[int, Headers, KafkaError, KafkaRecord]] = []
+        self._refused: list[_Refused] = []
 
     def write(self, outputs: Outputs) -> None:
         self._write(self._output_topic, outputs.scores)
@@ -60,8 +72,8 @@ class KafkaSink:
         self._watch.raise_if_refused()
         if self._refused:
             refused, self._refused = self._refused, []
-            for attempt, headers, error, message in refused:
-                self._try_again(attempt, headers, error, message)
+            for output in refused:
+                self._try_again(output)
             return False
         return unacknowledged == 0
 
@@ -78,14 +90,20 @@ class KafkaSink:
                 self._produce(self._producer, topic, value, key, headers, _IN_A_BATCH)
             return
         failed = partial(self._on_failure, _IN_A_BATCH, [])
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"value": value, "key": key}
             for value, key in zip(outgoing.values, outgoing.keys, strict=True)
         ]
         while messages:
             self._producer.produce_batch(topic, messages, on_delivery=failed)
-            # A full queue is not raised: the messages that did not fit are marked.
-            messages = [message for message in messages if message.pop("_error", None)]
+            # Nothing is raised: the messages that were not taken are marked.
+            marked = [(message.pop("_error", None), message) for message in messages]
+            messages = [m for error, m in marked if error and error.code() == _QUEUE_FULL]
+            self._refused += [
+                _Refused(_IN_A_BATCH, error, topic, m["value"], m["key"], [])
+                for error, m in marked
+                if error and error.code() != _QUEUE_FULL
+            ]
             if messages:
                 self._producer.poll(SLICE_S)
 
@@ -106,17 +124,22 @@ class KafkaSink:
                 return
             except BufferError:
                 producer.poll(SLICE_S)
+            except KafkaException as refusal:  # Beyond the client's own limit, for one.
+                error = refusal.args[0]
+                self._refused.append(_Refused(attempt, error, topic, value, key, headers))
+                return
 
     def _on_failure(
         self, attempt: int, headers: Headers, error: KafkaError | None, message: Message
     ) -> None:
         if error is not None:
-            self._refused.append((attempt, headers, error, cast("KafkaRecord", message)))
+            record = cast("KafkaRecord", message)
+            self._refused.append(
+                _Refused(attempt, error, record.topic(), record.value(), record.key(), headers)
+            )
 
-    def _try_again(
-        self, attempt: int, headers: Headers, error: KafkaError, record: KafkaRecord
-    ) -> None:
-        topic, value = record.topic(), record.value()
+    def _try_again(self, output: _Refused) -> None:
+        attempt, error, topic, value, key, headers = output
         if error.code() != _TOO_LARGE or attempt == _SMALLER:
             raise DeliveryFailed(
                 f"an output to {topic} was refused for good: {error.str()}. Stopping; its turn is "
@@ -131,7 +154,7 @@ class KafkaSink:
             )
         if self._alone is None:
             self._alone = make_client(Producer, {**self._properties, "batch.num.messages": 1})
-        self._produce(self._alone, topic, value, record.key(), headers, attempt + 1)
+        self._produce(self._alone, topic, value, key, headers, attempt + 1)
 
     def _smaller(self, topic: str, value: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """Return the smaller form of an output: its value and its headers."""
