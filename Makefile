@@ -28,8 +28,8 @@ lint: $(VENV)/dev.installed ## ruff and mypy --strict.
 unit: $(VENV)/dev.installed ## The tests alone.
 	$(BIN)/python -m pytest $(TESTS)
 
-broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground.
-	@$(BIN)/python -m demo.broker
+broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground, on port 9092.
+	@$(BIN)/python -m demo.broker --port 9092 --topics events scores dead-letters
 
 bench: $(VENV)/dev.installed ## Events per second against the textbook loop, side by side.
 	@$(BIN)/python -m bench.throughput

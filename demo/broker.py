@@ -274,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--folder", type=Path, help="keep the data here; default: a temporary folder"
     )
     parser.add_argument("--port", type=int, help="listen here; default: any free port")
+    parser.add_argument("--topics", nargs="*", default=[], help="make these topics")
     parser.add_argument("--warm", action="store_true", help="only make the class cache; see warm()")
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -282,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"Later brokers start with the class cache {warm()}")
             return 0
         with Broker(chosen.folder, port=chosen.port) as broker:
+            broker.create_topics(dict.fromkeys(chosen.topics, 4))
             print(f"Kafka {KAFKA_VERSION} answers; its data and log are in {broker.folder}")
             print(f"export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap_servers}", flush=True)
             print(f"Kafka ended, status {broker.wait()}:\n{broker.log_tail()}", file=sys.stderr)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import settings
 
 from demo.broker import Broker, BrokerUnavailable
+from tests.end_to_end.stream import PARTITIONS, Stream
 
 # The machines of CI are shared: how long one example takes says nothing of ours.
 settings.register_profile("odradek", deadline=None, print_blob=True)
@@ -46,6 +48,15 @@ def kafka() -> Iterator[Broker | GivenKafka]:
         pytest.skip(f"no Kafka here: {unavailable}")
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def stream(kafka) -> Stream:
+    """Fresh topics for a worker."""
+    run = uuid4().hex[:8]
+    names = (f"events-{run}", f"scores-{run}", f"dead-letters-{run}")
+    kafka.create_topics(dict.fromkeys(names, PARTITIONS))
+    return Stream(kafka.bootstrap_servers, *names)
 
 
 @pytest.fixture
