@@ -155,14 +155,14 @@ def _watch(
         now = time.monotonic()
         rate = meter.rate(len(books.verdicts), now)
         word = f"worker {worker.pid}" + (f" (start {worker.starts})" if worker.starts > 1 else "")
-        view.show(books, Moment(len(player.sent), rate, word))
+        view.show(books, Moment(player.played, rate, word))
         if player.is_alive():
             continue
         if len(books.verdicts) >= len(player.sent) or now - last_output > SILENCE_S:
             break
     while reader.read(books, LINGER_S):  # Repeats may still be under way.
         pass
-    view.show(books, Moment(len(player.sent), 0.0, "all sent"))
+    view.show(books, Moment(player.played, 0.0, "all sent"))
 
 
 def _interrupt(*_: object) -> None:

@@ -15,11 +15,16 @@ QUIET = 2  # syslog's "critical": the terminal belongs to the view.
 
 
 class Player(threading.Thread):
-    """A thread that sends; `sent` maps each acknowledged (partition, offset) to its kind."""
+    """A thread that sends.
+
+    `played` counts the records handed over, `sent` maps each acknowledged (partition, offset) to
+    its kind.
+    """
 
     def __init__(self, servers: str, topic: str, planned: Iterable[Planned], rate: float) -> None:
         super().__init__(name="player", daemon=True)
         self.sent: dict[tuple[int, int], str] = {}
+        self.played = 0
         self.failed: str | None = None
         self._topic = topic
         self._planned = iter(planned)
@@ -36,17 +41,16 @@ class Player(threading.Thread):
 
     def run(self) -> None:
         started = time.monotonic()
-        played = 0
         ended = False
         while not ended and not self._stopping.is_set():
             due = int((time.monotonic() - started) * self._rate)
-            for _ in range(due - played):
+            for _ in range(due - self.played):
                 event = next(self._planned, None)
                 if event is None:
                     ended = True
                     break
                 self._send(event)
-            played = due
+                self.played += 1
             self._producer.poll(0)
             self._stopping.wait(SLICE_S)
         if self._producer.flush(30):
