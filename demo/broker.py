@@ -283,7 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"Later brokers start with the class cache {warm()}")
             return 0
         with Broker(chosen.folder, port=chosen.port) as broker:
-            broker.create_topics(dict.fromkeys(chosen.topics, 4))
+            if chosen.topics:
+                broker.create_topics(dict.fromkeys(chosen.topics, 4))
             print(f"Kafka {KAFKA_VERSION} answers; its data and log are in {broker.folder}")
             print(f"export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap_servers}", flush=True)
             print(f"Kafka ended, status {broker.wait()}:\n{broker.log_tail()}", file=sys.stderr)

@@ -188,8 +188,15 @@ def _missing_extra(error: ImportError) -> BrokerUnavailable:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder; the lock goes with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise BrokerUnavailable(
+            f"The cache {folder} cannot be written ({error.strerror}); no broker is started. Name "
+            "another folder by ODRADEK_CACHE"
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -184,7 +184,7 @@ class KafkaRig:
         admin = AdminClient(self._servers)
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         places = asked[group].result(WAIT_S).topic_partitions
-        return {place.partition: place.offset for place in places if place.offset >= 0}
+        return {p.partition: p.offset for p in places if p.topic == topic and p.offset >= 0}
 
     def commit(self, topic: str, group: str, offset: int) -> None:
         consumer = Consumer({**self._servers, "group.id": group})
@@ -197,7 +197,8 @@ class KafkaRig:
         self._stack.callback(source.close)  # Closing twice does no harm.
         return source
 
-    def sink(self, scores: str, dead_letters: str) -> Sink:
-        sink = KafkaSink(self._properties.producer, scores, dead_letters, self._watch, Metrics())
+    def sink(self, scores: str, dead_letters: str, **properties: object) -> Sink:
+        producer = {**self._properties.producer, **properties}
+        sink = KafkaSink(producer, scores, dead_letters, self._watch, Metrics())
         self._stack.callback(sink.close)
         return sink

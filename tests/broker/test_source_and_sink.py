@@ -428,6 +428,37 @@ def _score(record: Stored) -> Score:
     return decode_score(record.value)
 
 
+@pytest.mark.parametrize("headers", [None, [("trace", b"t")]], ids=["batch", "one by one"])
+def test_an_output_beyond_the_clients_own_limit_is_made_smaller_too(kafka, wide_model, headers):
+    """The client refuses it at once, in a mark or an exception, and no delivery report comes."""
+    with ExitStack() as stack:
+        rig = KafkaRig(kafka, stack)
+        scores, letters = rig.topic(), rig.topic()
+        sink = rig.sink(scores, letters, **{"message.max.bytes": 1500})
+        events = [an_event(*[0.01] * 60), an_event(*[50] * 60)]
+        sink.write(outputs_of(wide_model, some(events, headers=[headers, headers]), 60))
+        assert settled(sink)
+        stored = {
+            _score(record).source.offset: _score(record) for record in rig.read_all(scores, 2)
+        }
+        assert [stored[place].truncated for place in (0, 1)] == [False, True]
+
+
+def test_a_full_queue_is_waited_for(kafka, model):
+    """Neither road loses a record when the client's queue is far smaller than the turn."""
+    with ExitStack() as stack:
+        rig = KafkaRig(kafka, stack)
+        scores, letters = rig.topic(), rig.topic()
+        limits = {"queue.buffering.max.messages": 10, "batch.num.messages": 10}
+        sink = rig.sink(scores, letters, **limits)
+        values = [an_event(place, 0, 0, event_id=f"{place}") for place in range(100)]
+        sink.write(outputs_of(model, some([*values, *[b"rubbish"] * 100])))
+        assert settled(sink)
+        stored = rig.read_all(scores, 100)
+        assert [_score(record).event_id for record in stored] == [f"{p}" for p in range(100)]
+        assert len(rig.read_all(letters, 100)) == 100
+
+
 def test_a_commit_beyond_the_end_stops_the_worker_rather_than_skip_records(kafka):
     """As after a topic was made again: Kafka alone can say this."""
     with ExitStack() as stack:

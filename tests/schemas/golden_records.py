@@ -1,0 +1,101 @@
+"""The records whose bytes are stored in `golden/`.
+
+To change a format: raise its version, then write the golden files anew by
+`python -m tests.schemas.golden_records`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from schemas.calibration import Calibration
+from schemas.contract import Contract, Feature, GoldenBatch, ScoreTolerance, Threshold
+from schemas.dead_letter import DEAD_LETTER_VERSION, DeadLetter, Reason
+from schemas.event import EventLayout
+from schemas.score import (
+    SCORE_VERSION,
+    ModelRef,
+    Score,
+    Source,
+    TopFeature,
+    UnscorableReason,
+    encode_score,
+    truncate_score,
+)
+
+FOLDER = Path(__file__).parent / "golden"
+MODEL = ModelRef("payments", "2026-01-31", "ab" * 32)
+NORMAL = Score(
+    schema_version=SCORE_VERSION,
+    event_id="caf\u00e9-1",
+    timestamp=1700000000123,
+    score=0.10000000149011612,
+    p_value=0.25,
+    threshold=1.5,
+    verdict="normal",
+    model=MODEL,
+    source=Source("events", 3, 9007199254740993),
+)
+ANOMALOUS = msgspec.structs.replace(
+    NORMAL,
+    score=3.4028234663852886e38,
+    p_value=0.001,
+    verdict="anomalous",
+    top_features=[TopFeature("amount", 40.0, 3.5, 0.75), TopFeature("items", None, None, 0.25)],
+)
+UNSCORABLE = msgspec.structs.replace(
+    NORMAL, score=None, p_value=None, verdict="unscorable", reason=UnscorableReason.ALL_MISSING
+)
+LETTER = DeadLetter(
+    schema_version=DEAD_LETTER_VERSION,
+    reason=Reason.NOT_JSON,
+    detail="not JSON: caf\u00e9",
+    source_topic="events",
+    source_partition=3,
+    source_offset=42,
+    model_name=MODEL.name,
+    model_version=MODEL.version,
+    model_digest=MODEL.digest,
+)
+CONTRACT = Contract(
+    name="payments",
+    version="2026-01-31",
+    created_at="2026-01-31T12:00:00Z",
+    layout=EventLayout(event_id=("meta", "id"), timestamp_kind="rfc3339"),
+    features=(
+        Feature(name="amount", path=("amount",), unit="EUR"),
+        Feature(name="caf\u00e9", path=("shop", "caf\u00e9"), missing="refuse"),
+    ),
+    threshold=Threshold(value=2.5, target_flag_rate=0.25, requested_flag_rate=None),
+    calibration=Calibration.of([0.5, 1.5, 2.5]),
+    score_tolerance=ScoreTolerance(relative=1e-5, scale=1.5),
+    golden=GoldenBatch(features=b"\x00" * 8, scores=b"\x00" * 4),
+    holds_training_rows=False,
+    training={"seed": 1, "versions": {"torch": "2.15.0"}},
+)
+
+
+def records() -> dict[str, bytes]:
+    return {
+        "score_normal.json": encode_score(NORMAL),
+        "score_anomalous.json": encode_score(ANOMALOUS),
+        "score_unscorable.json": encode_score(UNSCORABLE),
+        "score_truncated.json": truncate_score(encode_score(ANOMALOUS)),
+        "dead_letter.headers": _headers(LETTER),
+        "dead_letter_stub.headers": _headers(LETTER.as_stub(b"x" * 100_000)),
+        "contract.json": CONTRACT.to_json().encode(),
+    }
+
+
+def _headers(letter: DeadLetter) -> bytes:
+    return b"".join(
+        name.encode() + b"\t" + (value or b"") + b"\n" for name, value in letter.to_headers()
+    )
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, stored in records().items():
+        (FOLDER / name).write_bytes(stored)

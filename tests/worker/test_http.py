@@ -1,0 +1,97 @@
+"""/metrics, /healthz and /readyz on a real port."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from schemas.errors import OutsideError
+from worker.health import Health
+from worker.http import serve_http
+from worker.metrics import Metrics
+
+
+class Served:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.health = Health(60.0, last_beat=1000.0, joined=True)
+        self.metrics = Metrics()
+        self.server = serve_http(
+            "127.0.0.1", 0, self.metrics.registry, self.health, lambda: self.now
+        )
+
+    def get(self, path: str, method: str = "GET") -> tuple[int, str, http.client.HTTPMessage]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=10)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), answer.headers
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    served = Served()
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
+
+
+def test_the_metrics_are_served_as_prometheus_reads_them(served):
+    status, text, headers = served.get("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=")
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"odradek_records", "odradek_p_value"} <= names
+
+
+def test_a_query_does_not_matter(served):
+    assert served.get("/metrics?name=x")[0] == 200
+
+
+def test_a_healthy_worker_says_ok(served):
+    assert served.get("/healthz")[:2] == (200, "ok\n")
+    assert served.get("/readyz")[:2] == (200, "ok\n")
+
+
+def test_a_stuck_worker_says_why(served):
+    served.now = 2000.0
+    status, text, _ = served.get("/healthz")
+    assert status == 503
+    assert "no turn or poll ended for 1000 s" in text
+    assert served.get("/readyz")[0] == 503
+
+
+def test_a_draining_worker_is_alive_and_not_ready(served):
+    served.health.draining = True
+    assert served.get("/healthz")[0] == 200
+    status, text, _ = served.get("/readyz")
+    assert (status, text) == (503, "draining: it was told to stop\n")
+
+
+def test_another_path_says_what_is_here(served):
+    status, text, _ = served.get("/")
+    assert status == 404
+    assert text == "/ is not here; /metrics, /healthz, /readyz are\n"
+
+
+def test_another_method_is_refused(served):
+    assert served.get("/metrics", "POST")[0] == 501
+
+
+def test_a_port_in_use_is_the_outside_worlds_fault(served):
+    port = served.server.server_port
+    with pytest.raises(OutsideError, match=f"port {port} on 127.0.0.1 cannot be had") as refused:
+        serve_http("127.0.0.1", port, served.metrics.registry, served.health, lambda: 0.0)
+    assert "ODRADEK_HTTP_PORT" in str(refused.value)
+    assert served.get("/healthz")[0] == 200
+
+
+def test_an_address_of_another_machine_is_the_outside_worlds_fault():
+    metrics = Metrics()
+    with pytest.raises(OutsideError, match=r"on 192\.0\.2\.1 cannot be had"):
+        serve_http("192.0.2.1", 0, metrics.registry, Health(1.0, last_beat=0.0), lambda: 0.0)
