@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
-import pytest
-
-from tests.broker.rigs import KafkaRig, MemoryRig, Rig, read_turns, unique, within
-
-
-@pytest.fixture(params=["memory", "kafka"])
-def rig(request):
-    if request.param == "memory":
-        yield MemoryRig()
-        return
-    with ExitStack() as stack:
-        yield KafkaRig(request.getfixturevalue("kafka"), stack)
+from tests.broker.rigs import Rig, read_turns, unique, within
 
 
 def test_a_partition_that_went_while_we_kept_alive_is_read_when_it_comes_back(rig: Rig):

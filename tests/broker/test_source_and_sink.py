@@ -13,22 +13,13 @@ import pytest
 from schemas.dead_letter import STUB_BYTES, DeadLetter, Reason
 from schemas.errors import OutsideError
 from schemas.score import Score, decode_score
-from tests.broker.rigs import KafkaRig, MemoryRig, Rig, read_turns, unique, within
+from tests.broker.rigs import KafkaRig, Rig, read_turns, unique, within
 from tests.builders import Recipe, a_model, an_event
 from tests.memory_log import Stored
 from worker.model import Model
 from worker.results import to_results
 from worker.service import DeliveryFailed, Sink, Source
 from worker.turn import Outputs, Records, Turn
-
-
-@pytest.fixture(params=["memory", "kafka"])
-def rig(request):
-    if request.param == "memory":
-        yield MemoryRig()
-        return
-    with ExitStack() as stack:
-        yield KafkaRig(request.getfixturevalue("kafka"), stack)
 
 
 @pytest.fixture(scope="module")
