@@ -31,7 +31,6 @@ from worker.model import ModelOptions, open_model
 
 RUN_FOLDER = Path(__file__).parent / "run"
 MODEL = RUN_FOLDER / "collisions.onnx"
-RUBBISH = 39
 READ_S = 0.05
 LINGER_S = 1.0
 # After the last event is sent, how long without any output until we say that some are lost. A
@@ -82,7 +81,7 @@ def _demonstrate(arguments: argparse.Namespace, console: Console, stack: ExitSta
     console.rule("3. Stream")
     total = arguments.rate * arguments.seconds
     kill_at = total // 2 if arguments.kill else None
-    planned = events.plan(shipped, total, RUBBISH, arguments.seed)
+    planned = events.plan(shipped, total, events.RUBBISH, arguments.seed)
     player = Player(servers, topics.input, planned, arguments.rate)
     stack.callback(player.stop)
     reader = Reader(servers, topics.output, topics.dead_letter)

@@ -179,15 +179,6 @@ class Broker:
         """Return the broker's process id, or its last one where it has ended."""
         return self._started().pid
 
-    @property
-    def rss_mib(self) -> float:
-        """Return how much memory the broker's process holds now."""
-        if sys.platform == "linux":
-            pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
-            return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
-        kib = subprocess.check_output(["/bin/ps", "-o", "rss=", "-p", str(self.pid)])
-        return int(kib) / 2**10
-
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines that the broker has logged since it was last launched."""
         return "\n".join(self._log().decode(errors="replace").splitlines()[-lines:])

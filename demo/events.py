@@ -51,6 +51,7 @@ _RUBBISH: tuple[bytes | None, ...] = (
     b'{"event_id": "r", "features": {"met_pt": 1',
     None,
 )
+RUBBISH = 3 * len(_RUBBISH)  # Every kind a few times over.
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ NEXT = """\
   .venv/bin/odradek-worker check demo/run/collisions.onnx   what is this file?
   .venv/bin/odradek-worker score demo/run/collisions.onnx demo/run/sample.jsonl
   .venv/bin/odradek-trainer evaluate demo/run/collisions.onnx demo/run/labelled.npz
-  .venv/bin/odradek-trainer fit YOUR.csv --out yours.onnx   README.md, "Your own events"
+  .venv/bin/odradek-trainer fit YOUR.csv --out yours.onnx   README.md: your own events
 """
 
 

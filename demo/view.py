@@ -25,7 +25,7 @@ class Moment:
     """What the view shows, beside the books."""
 
     sent: int
-    scored_per_s: float
+    outputs_per_s: float
     worker: str
 
 
@@ -134,7 +134,7 @@ def _number(value: float | None) -> str:
 def _numbers(books: Books, moment: Moment) -> str:
     median, high = books.latency_ms()
     return (
-        f"sent {moment.sent:,}   out {len(books.verdicts):,}   {moment.scored_per_s:,.0f}/s   "
+        f"sent {moment.sent:,}   out {len(books.verdicts):,}   {moment.outputs_per_s:,.0f}/s   "
         f"latency p50 {median:.0f} ms  p99 {high:.0f} ms   flagged {books.flagged:,}   "
         f"dead letters {books.dead_letters.total():,}   repeats {books.repeats:,}   {moment.worker}"
     )

@@ -26,7 +26,7 @@ Verdict = Literal["normal", "anomalous", "unscorable"]
 class UnscorableReason(StrEnum):
     """Why an event has no score. Closed, as `dead_letter.Reason` is."""
 
-    ALL_MISSING = "all_missing"  # Every feature is missing.
+    ALL_MISSING = "all_missing"  # Every feature that could tell is missing.
     MISSING_REFUSED = "missing_refused"  # A feature is missing whose policy refuses that.
     NOT_FINITE = "not_finite"  # The model's own output is not finite.
 

@@ -42,7 +42,7 @@ def tree() -> str:
             if path.name != "__init__.py" or path.parent.name != room:
                 lines.append(f"  {name:26}{_first_sentence(path)}")
     others = {
-        "tests/": "mirrors the rooms; broker/, hostile/, end_to_end/ on real things",
+        "tests/": "mirrors the packages; broker/, hostile/, end_to_end/ on real things",
         "deploy/": "images, Prometheus, Grafana; docker-compose.yml beside the README",
     }
     lines += [f"{name:28}{purpose}" for name, purpose in others.items()]

@@ -157,11 +157,11 @@ def _finite(number: float) -> float | None:
 
 def _why_unscorable(features: Floats, contract: Contract) -> UnscorableReason:
     missing = np.isnan(features)
-    if missing.all():
-        return UnscorableReason.ALL_MISSING
     refusing = np.array([feature.missing == "refuse" for feature in contract.features])
-    if (missing & refusing).any():
+    if (missing & refusing).any() and not missing.all():
         return UnscorableReason.MISSING_REFUSED
+    if missing.any():
+        return UnscorableReason.ALL_MISSING
     return UnscorableReason.NOT_FINITE
 
 
