@@ -21,7 +21,6 @@ from onnx import TensorProto, helper, numpy_helper
 from schemas.calibration import Calibration, Floats
 from schemas.contract import (
     CONTRACT_KEY,
-    DIGEST_KEY,
     INPUT_NAME,
     OUTPUT_NAMES,
     Contract,
@@ -29,8 +28,8 @@ from schemas.contract import (
     GoldenBatch,
     ScoreTolerance,
     Threshold,
-    stamp,
 )
+from schemas.digest import DIGEST_KEY, stamp
 from schemas.event import EventLayout
 
 WIDTHS = (57, 128, 64, 16, 64, 128, 57)

@@ -7,6 +7,7 @@ anomalous collisions and some rubbish, watch what is flagged, and balance the bo
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -50,8 +51,16 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\nStopped. No process of the demo is left.")
         return 130
-    except (BrokerUnavailable, WorkerFailed, KafkaException) as error:
+    except (BrokerUnavailable, WorkerFailed) as error:
         console.print(f"[red]The demo cannot go on:[/red] {error}", soft_wrap=True)
+        return 3
+    except KafkaException as error:
+        given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "the embedded Kafka")
+        console.print(
+            f"[red]The demo cannot go on:[/red] {given} answered: {error.args[0].str()}. Wanted a "
+            "broker that lets us make topics; without KAFKA_BOOTSTRAP_SERVERS the demo starts one",
+            soft_wrap=True,
+        )
         return 3
     except subprocess.CalledProcessError as error:
         console.print("[red]The demo cannot go on:[/red] the trainer failed; see above.")
@@ -93,9 +102,7 @@ def _demonstrate(arguments: argparse.Namespace, console: Console, stack: ExitSta
         _watch(player, reader, books, worker, view, kill_at)
     exit_code = worker.stop()
     console.rule("4. The books")
-    return print_summary(
-        console, books, player, worker.starts, exit_code, contract.threshold.target_flag_rate
-    )
+    return print_summary(console, books, player, worker.starts, exit_code, contract)
 
 
 def _train(shipped: events.Shipped, stack: ExitStack) -> None:

@@ -1,4 +1,4 @@
-"""Keeps the books: what came out, against what was sent. Pure but for the two readers' clock."""
+"""Keeps the books: what came out, against what was sent. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from demo.events import kind_of
 from schemas.dead_letter import DeadLetter
 from schemas.score import Score
 
@@ -54,12 +55,16 @@ class Books:
         return sent.keys() - self.verdicts.keys()
 
     def flagged_by_kind(self, sent: dict[Position, str]) -> dict[str, tuple[int, int]]:
-        """Return, by kind, how many were flagged, and of how many."""
-        totals = Counter(sent.values())
-        flagged = Counter(
-            kind for position, kind in sent.items() if self.verdicts.get(position) == "anomalous"
-        )
-        return {kind: (flagged[kind], total) for kind, total in totals.items()}
+        """Return, by kind, how many different events were flagged, and of how many.
+
+        An event that was played several times counts once: repetition adds no knowledge.
+        """
+        flagged = {
+            name for position, name in sent.items() if self.verdicts.get(position) == "anomalous"
+        }
+        totals = Counter(kind_of(name) for name in set(sent.values()))
+        flags = Counter(kind_of(name) for name in flagged)
+        return {kind: (flags[kind], total) for kind, total in totals.items()}
 
     def _is_repeat(self, position: Position, outcome: str) -> bool:
         if position in self.verdicts:

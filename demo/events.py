@@ -64,9 +64,12 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Planned:
-    """One record to be sent: its kind, its id, and its features or its raw bytes."""
+    """One record to be sent: what it is, its id, and its features or its raw bytes.
 
-    kind: str
+    `name` is a kind and a number, the same each time that a collision is played.
+    """
+
+    name: str
     event_id: str
     features: list[float] | None
     raw: bytes | None = None
@@ -108,11 +111,17 @@ def plan(shipped: Shipped, events: int, rubbish: int, seed: int) -> Iterator[Pla
     mixed: list[tuple[str, int]] = drawn + [("rubbish", n) for n in range(rubbish)]
     random_.shuffle(mixed)
     for number, (kind, row) in enumerate(mixed):
-        event_id = f"{kind}-{row:05d}-{number:06d}"
+        name = f"{kind}-{row:05d}"
+        event_id = f"{name}-{number:06d}"
         if kind == "rubbish":
-            yield Planned(kind, event_id, None, _RUBBISH[row % len(_RUBBISH)])
+            yield Planned(name, event_id, None, _RUBBISH[row % len(_RUBBISH)])
         else:
-            yield Planned(kind, event_id, shipped.stream[kind][row].tolist())
+            yield Planned(name, event_id, shipped.stream[kind][row].tolist())
+
+
+def kind_of(name: str) -> str:
+    """Return the kind that a name, or an event's id, begins with."""
+    return name.partition("-")[0]
 
 
 def write_training_file(shipped: Shipped, path: Path) -> None:

@@ -11,9 +11,10 @@ from uuid import uuid4
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from demo.broker import Broker
+from demo.player import QUIET
 
 PARTITIONS = 4
-ADMIN_TIMEOUT_S = 20.0
+ADMIN_TIMEOUT_S = 10.0
 
 
 class Topics(NamedTuple):
@@ -28,10 +29,20 @@ class Kafka:
     """Starts at once, in the background; ends with `stack`."""
 
     def __init__(self, stack: ExitStack) -> None:
+        """Start the embedded broker, or look whether the given one answers.
+
+        Raises:
+            KafkaException: it does not.
+        """
         self._stack = stack
         self._given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
         self._broker = Broker()
-        if not self._given:
+        if self._given:
+            # Found out now, not after the training.
+            AdminClient({"bootstrap.servers": self._given, "log_level": QUIET}).list_topics(
+                timeout=ADMIN_TIMEOUT_S
+            )
+        else:
             stack.callback(self._broker.close)
             # Leaving the stack waits for the start to end, then closes the broker.
             executor = stack.enter_context(ThreadPoolExecutor(1, "broker"))
@@ -54,7 +65,7 @@ class Kafka:
         return self._broker.bootstrap_servers, topics
 
     def _make(self, servers: str, topics: Topics) -> None:
-        admin = AdminClient({"bootstrap.servers": servers})
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": QUIET})
         made = admin.create_topics([NewTopic(topic, PARTITIONS) for topic in topics])
         for future in made.values():
             future.result(ADMIN_TIMEOUT_S)

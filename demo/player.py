@@ -18,7 +18,7 @@ class Player(threading.Thread):
     """A thread that sends.
 
     `played` counts the records handed over, `sent` maps each acknowledged (partition, offset) to
-    its kind.
+    the name of what was sent there.
     """
 
     def __init__(self, servers: str, topic: str, planned: Iterable[Planned], rate: float) -> None:
@@ -66,7 +66,7 @@ class Player(threading.Thread):
             if error is not None or partition is None or offset is None:
                 self.failed = str(error)
             else:
-                self.sent[partition, offset] = event.kind
+                self.sent[partition, offset] = event.name
 
         self._producer.produce(
             self._topic,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from demo.books import Books
 from demo.events import ANOMALIES, NORMAL
 from demo.player import Player
+from schemas.contract import Contract
 
+DRAWS = 100_000
 NEXT = """\
 [bold]What to try next[/bold]
   make demo KILL=yes                                        kill -9 the worker half-way
@@ -25,12 +28,12 @@ def print_summary(
     player: Player,
     starts: int,
     worker_exit: int | None,
-    target_flag_rate: float,
+    contract: Contract,
 ) -> int:
     """Print the balance; return the demonstration's exit code: 0 if nothing was lost."""
     sent = dict(player.sent)
     missing = books.missing(sent)
-    console.print(_found(books, sent, target_flag_rate))
+    console.print(_found(books, sent, contract))
     console.print(_balance(books, sent, missing, starts))
     problems = []
     if missing:
@@ -49,22 +52,40 @@ def print_summary(
     return 1 if problems else 0
 
 
-def _found(books: Books, sent: dict[tuple[int, int], str], target_flag_rate: float) -> Table:
+def _found(books: Books, sent: dict[tuple[int, int], str], contract: Contract) -> Table:
+    by_kind = books.flagged_by_kind(sent)
+    _, ordinary = by_kind.get(NORMAL, (0, 0))
     table = Table(
-        title="flagged, by what the events really were",
-        caption=f"the target for ordinary ones is {target_flag_rate:.2%}; the streamed ones are "
-        "few, and come several times each, so expect it within a factor of two or so",
+        title="flagged, by what the different collisions really were",
+        caption=_expected(contract, ordinary),
     )
     table.add_column("kind")
     for name in ("flagged", "of", "share"):
         table.add_column(name, justify="right")
-    by_kind = books.flagged_by_kind(sent)
     for kind in (NORMAL, *ANOMALIES):
         flagged, total = by_kind.get(kind, (0, 0))
         share = f"{flagged / total:.2%}" if total else "-"
         name = f"{kind} (false alarms)" if kind == NORMAL else ANOMALIES[kind]
         table.add_row(name, f"{flagged:,}", f"{total:,}", share)
     return table
+
+
+def _expected(contract: Contract, events: int) -> str:
+    """Say how many of so many normal events the threshold may flag.
+
+    It is itself drawn: the k-th largest of n calibration scores is exceeded by a share of normal
+    events that is Beta(k, n + 1 - k) distributed, so the count is beta-binomial.
+    """
+    n, rate = contract.calibration.n, contract.threshold.target_flag_rate
+    k = contract.calibration.flagged_max(rate)
+    rng = np.random.default_rng(0)
+    low, high = np.quantile(
+        rng.binomial(events, rng.beta(k, n + 1 - k, DRAWS)), [0.005, 0.995]
+    ).astype(int)
+    return (
+        f"the target for ordinary ones is {rate:.2%}, {rate * events:.0f} of {events:,}; with a "
+        f"threshold from {n:,} calibration events, {low} to {high} are to be expected"
+    )
 
 
 def _balance(

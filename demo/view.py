@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from demo.books import Books
-from demo.events import ANOMALIES, NORMAL
+from demo.events import ANOMALIES, NORMAL, kind_of
 from schemas.score import Score
 
 PLAIN_EVERY_S = 2.0
@@ -80,7 +80,7 @@ class View:
             if books.latest_flagged:
                 flagged = books.latest_flagged[-1]
                 self._console.print(
-                    f"  flagged: {kind_of(flagged)}, p = {flagged.p_value:.2g}, "
+                    f"  flagged: {what_is(flagged)}, p = {flagged.p_value:.2g}, "
                     f"{gave_away(flagged)}",
                     soft_wrap=True,
                     highlight=False,
@@ -93,9 +93,9 @@ class View:
         flagged.add_column("p-value", justify="right")
         flagged.add_column("what gave it away: seen, and what the model expected", ratio=1)
         for score in books.latest_flagged:
-            style = "yellow" if kind_of(score) == NORMAL else ""
+            style = "yellow" if what_is(score) == NORMAL else ""
             flagged.add_row(
-                kind_of(score),
+                what_is(score),
                 f"{score.score:.2f}",
                 f"{score.p_value:.1e}",
                 gave_away(score),
@@ -111,9 +111,9 @@ class View:
         return Panel(body, title=self._title, border_style="cyan")
 
 
-def kind_of(score: Score) -> str:
+def what_is(score: Score) -> str:
     """Return what an event really is, which the player hid in its id."""
-    kind = score.event_id.partition("-")[0]
+    kind = kind_of(score.event_id)
     return ANOMALIES.get(kind, kind)
 
 

@@ -96,7 +96,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             ValueError: the rate is not below 1, or n cannot support it.
         """
-        k = self._flagged_max(target_flag_rate)
+        k = self.flagged_max(target_flag_rate)
         if not 1 <= k <= self.n:
             raise ValueError(
                 f"a flag rate of {target_flag_rate:g} needs 1/(n + 1) <= rate < 1, "
@@ -104,7 +104,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             )
         return float(self.scores[np.flatnonzero(self._at_least[:-1] >= k)[-1]])
 
-    def _flagged_max(self, rate: float) -> int:
+    def flagged_max(self, rate: float) -> int:
         """Return the largest k with k / (n + 1) <= rate, by the division that p-values use."""
         k = int(rate * (self.n + 1))
         while (k + 1) / (self.n + 1) <= rate:

@@ -4,9 +4,10 @@ On the dead-letter topic the value, the key and the headers of the record are th
 ones, byte for byte. What we know about it stands in headers of our own, all of which begin
 with `odradek.`; they come after the record's own. `DeadLetter` is those headers.
 
-A record that is too large for the dead-letter topic becomes a stub: the first
-`STUB_BYTES` of its value, with `original_bytes` and `original_sha256` in our headers and none of
-its own. The record itself stays where it came from, at its source position.
+A record that is too large for the dead-letter topic becomes a stub: the first `STUB_BYTES` of its
+value (none, and no key, where even that is too much), with `original_bytes` and `original_sha256`
+in our headers and none of its own. The record itself stays where it came from, at its source
+position.
 """
 
 from __future__ import annotations

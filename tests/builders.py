@@ -20,7 +20,6 @@ from onnx import TensorProto, helper, numpy_helper
 from schemas.calibration import Calibration
 from schemas.contract import (
     CONTRACT_KEY,
-    DIGEST_KEY,
     INPUT_NAME,
     OUTPUT_NAMES,
     Contract,
@@ -28,8 +27,8 @@ from schemas.contract import (
     GoldenBatch,
     ScoreTolerance,
     Threshold,
-    stamp,
 )
+from schemas.digest import DIGEST_KEY, stamp
 from schemas.event import EventLayout
 from worker.model import Model, ModelOptions, open_model
 from worker.turn import Records

@@ -280,7 +280,7 @@ class MemorySource:
         self._send(offsets)
         self._faults.at("committed")
 
-    def close(self) -> None:
+    def close(self, limit_s: float) -> None:  # noqa: ARG002  # A memory log confirms at once.
         self._faults.at("close")
         if self.member not in self._group.members:
             return
@@ -424,6 +424,8 @@ class MemorySink:
                 raise DeliveryFailed(f"there is no topic {record.topic}")
             if _bytes(record) > topic.message_bytes_max:
                 record = self._smaller(record)
+            if _bytes(record) > topic.message_bytes_max:
+                record = self._smallest(record)
                 if _bytes(record) > topic.message_bytes_max:
                     raise DeliveryFailed(f"an output is too large for {record.topic}")
             self._log.append(record.topic, record.value, key=record.key, headers=record.headers)
@@ -443,6 +445,10 @@ class MemorySink:
             return _Pending(record.topic, truncate_score(value), record.key, None)
         letter = DeadLetter.from_headers(record.headers or []).as_stub(value)
         return _Pending(record.topic, value[:STUB_BYTES], record.key, letter.to_headers())
+
+    def _smallest(self, record: _Pending) -> _Pending:
+        value = record.value if record.topic == self._output_topic else b""
+        return _Pending(record.topic, value, None, record.headers)
 
 
 def _bytes(record: _Pending) -> int:

@@ -60,8 +60,14 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name == "today.csv":
             with (folder / name).open("a") as file:
                 file.write("p-odd,9100,1,3\np-gap,35,,14\n")
+    assert "is fit to serve" in run_block("csv", folder)
+    return folder
+
+
+def run_block(name: str, folder: Path) -> str:
+    """Run a block of the tour as it stands; return what it printed."""
     done = subprocess.run(
-        ["bash", "-euc", block("csv", TEXT)],
+        ["bash", "-euc", block(name, TEXT)],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -69,8 +75,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "is fit to serve" in done.stdout
-    return folder
+    return done.stdout
 
 
 def environment() -> dict[str, str]:
@@ -87,6 +92,30 @@ def test_the_tour_from_a_csv_flags_the_odd_payment(tour: Path):
     assert by_id["p-odd"]["top_features"][0]["name"] in {"amount", "items"}
     assert by_id["p-gap"]["verdict"] in {"normal", "anomalous"}
     assert sum(score["verdict"] == "anomalous" for score in scores) < 15
+
+
+def test_the_tour_evaluates_on_labelled_rows(tour: Path):
+    with (tour / "labelled.csv").open("w") as file:
+        file.write("id,amount,items,hour,fraud\n")
+        file.writelines(f"n-{n},{30 + n},{2 + n / 15},14,0\n" for n in range(20))
+        file.writelines(f"f-{n},{9000 + n},1,3,1\n" for n in range(5))
+    assert "on 20 normal events and 5 anomalies" in run_block("labelled", tour)
+
+
+def test_the_tour_reads_a_users_own_json(tour: Path):
+    rng = random.Random(5)
+    with (tour / "history.jsonl").open("w") as file:
+        for number in range(600):
+            x = rng.gauss(0, 1)
+            event = {
+                "meta": {"id": f"h-{number}", "at": "2026-01-31T12:00:00Z"},
+                "payload": {"metrics": {"x": x, "y": x + rng.gauss(0, 0.1)}, "host": "a"},
+            }
+            file.write(json.dumps(event) + "\n")
+    run_block("nested", tour)
+    scores = [json.loads(line) for line in (tour / "nested.jsonl").read_text().splitlines()]
+    assert [score["event_id"] for score in scores[:2]] == ["h-0", "h-1"]
+    assert {score["timestamp"] for score in scores} == {1769860800000}
 
 
 def test_the_tour_from_a_topic_serves_the_same_model(tour: Path, stream: Stream, tmp_path: Path):

@@ -71,16 +71,31 @@ def plan_calibration(rows: int, requested: float | None) -> CalibrationPlan:
     if requested is None:
         raise DataError(f"too few rows: {saw}. Nothing was trained; bring more normal events")
     supported = [f"{rate:g}" for rate in DEFAULT_FLAG_RATES if events_needed(rate) <= most]
-    wayout = f"ask for {supported[0]} or more" if supported else "nothing smaller than 0.05 will do"
+    way_out = (
+        f"ask for {supported[0]} or more" if supported else "nothing smaller than 0.05 will do"
+    )
     raise SettingsError(
         f"--target-flag-rate {requested:g} is out of reach: {saw}. Nothing was trained; bring "
-        f"more normal events, or {wayout}"
+        f"more normal events, or {way_out}"
     )
 
 
 def calibrate(scores: Floats, plan: CalibrationPlan) -> tuple[Calibration, Threshold]:
-    """Return the calibration and the threshold from held-out normal scores of the graph."""
-    calibration = Calibration.of(scores)
+    """Return the calibration and the threshold from held-out normal scores of the graph.
+
+    Raises:
+        DataError: too few of the events have a score, as happens if what they hold is constant
+            among the fit rows.
+    """
+    scored = scores[np.isfinite(scores)]
+    if len(scored) < events_needed(plan.target_flag_rate):
+        raise DataError(
+            f"{len(scored):,} of {len(scores):,} calibration events hold a feature that varies "
+            f"among the fit rows; a flag rate of {plan.target_flag_rate:g} takes "
+            f"{events_needed(plan.target_flag_rate):,}. Nothing was sealed; bring more normal "
+            "events whose features vary"
+        )
+    calibration = Calibration.of(scored)
     threshold = Threshold(
         value=calibration.threshold(plan.target_flag_rate),
         target_flag_rate=plan.target_flag_rate,
@@ -93,19 +108,21 @@ def false_alarms(calibration: Calibration, rate: float) -> str:
     """Return what a target flag rate means, in false alarms.
 
     With k of n calibration events at or above the threshold, the flag rate on new normal events
-    is distributed as Beta(k, n + 1 - k), if scores do not tie (Vovk, Conditional validity of
-    inductive conformal predictors, 2013). The quantiles come from draws of a fixed seed: good
-    to two digits, which is what is shown.
+    is distributed as Beta(k, n + 1 - k), whose mean is k / (n + 1), if scores do not tie (Vovk,
+    Conditional validity of inductive conformal predictors, 2013). The quantiles come from draws
+    of a fixed seed: good to the digits that are shown.
     """
-    k = max(1, math.floor(rate * (calibration.n + 1) + 1e-9))
-    draws = np.random.default_rng(0).beta(k, calibration.n + 1 - k, 200_000)
-    low, high = np.quantile(draws, [0.05, 0.95]) * 1e6
+    k, n = calibration.flagged_max(rate), calibration.n
+    draws = np.random.default_rng(0).beta(k, n + 1 - k, 200_000)
+    low, high = (float(quantile) * 1e6 for quantile in np.quantile(draws, [0.05, 0.95]))
     return (
-        f"about {rate * 1e6:,.0f} false alarms per million normal events; with nine chances in "
-        f"ten, as far as {calibration.n:,} calibration events can tell, {_two_digits(low)} to "
-        f"{_two_digits(high)}"
+        f"about {k / (n + 1) * 1e6:,.0f} false alarms per million normal events ({k:,} in "
+        f"{n + 1:,}); with nine chances in ten, as far as {n:,} calibration events can tell, "
+        f"{_rounded(low, high - low)} to {_rounded(high, high - low)}"
     )
 
 
-def _two_digits(number: float) -> str:
-    return f"{float(f'{number:.2g}'):,.0f}"
+def _rounded(number: float, spread: float) -> str:
+    """Return `number` to two digits of itself, or of `spread` where that shows more."""
+    last = math.floor(math.log10(min(number, spread))) - 1
+    return f"{round(number, -last):,.{max(0, -last)}f}"

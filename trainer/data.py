@@ -3,7 +3,8 @@
 - `fit` rows: preprocessing and the network's weights.
 - `stop` rows: when to stop, and how well each feature is reconstructed.
 - `combine` rows: where several heads are weighed; empty as long as there is one.
-- `calibrate` rows: threshold and p-values; nothing else ever sees them.
+- `calibrate` rows: threshold and p-values. Nothing is fitted to them; the finished graph's
+  tolerance is measured and verified on them, which changes no score.
 
 Rows are shuffled by the seed first, so that a drift in the file is in every part.
 """
@@ -25,6 +26,7 @@ from schemas.datafiles import FileOptions, Table, read_tables
 from schemas.errors import DataError, SettingsError, did_you_mean
 from trainer.calibrate import CalibrationPlan
 from trainer.settings import EVERY
+from trainer.transforms import constant_columns
 
 Indices = npt.NDArray[np.int64]
 Choice = TypeVar("Choice")
@@ -64,8 +66,7 @@ def load(
     Left out are rows that are labelled anomalous and rows that the model would not score.
 
     Raises:
-        DataError: a file is wrong, or there are fewer rows than features: an autoencoder then
-            learns the rows by heart, and its threshold means nothing.
+        DataError: a file is wrong.
         SettingsError: a policy names a feature that is not there.
     """
     table = read_tables(paths, options)
@@ -75,6 +76,9 @@ def load(
     absent = np.isnan(table.features)
     refusing = np.array([policy == "refuse" for policy in policies])
     scorable = ~(absent.all(axis=1) | (absent & refusing).any(axis=1))
+    varying = ~constant_columns(table.features[normal & scorable])
+    if varying.any():  # Else there is nothing to learn, which is said elsewhere.
+        scorable &= ~absent[:, varying].all(axis=1)
     features = table.features[normal & scorable]
     quality = Quality(
         rows_read=len(table),
@@ -84,21 +88,27 @@ def load(
         missing_values=int(np.isnan(features).sum()),
         repeated_rows=len(features) - len(_distinct(features)),
     )
-    if len(features) < len(table.names):
-        raise DataError(
-            f"{len(features):,} usable row(s) for {len(table.names):,} features; wanted more rows "
-            "than features. Nothing was trained; bring more normal events, or leave columns out "
-            "with --drop-column"
-        )
     used = replace(table, features=features, labels=None, event_ids=None, timestamps_ms=None)
     return used, policies, quality
 
 
-def split(rows: int, plan: CalibrationPlan, seed: int) -> Parts:
-    """Deal `rows` rows, shuffled by the seed, into the parts."""
+def split(rows: int, width: int, plan: CalibrationPlan, seed: int) -> Parts:
+    """Deal `rows` rows of `width` features, shuffled by the seed, into the parts.
+
+    Raises:
+        DataError: there are fewer fit rows than features: an autoencoder then learns the rows by
+            heart, and its threshold means nothing.
+    """
     order = np.random.default_rng(seed).permutation(rows)
     stop_end = plan.events + max(1, round(rows * STOP_SHARE))
     calibrate, stop, fit = np.split(order, [plan.events, stop_end])
+    if len(fit) < width:
+        raise DataError(
+            f"of {rows:,} usable row(s) {len(fit):,} are left to fit {width:,} features, once "
+            f"{len(calibrate):,} calibrate and {len(stop):,} say when to stop; wanted no fewer "
+            "than features. Nothing was trained; bring more normal events, or leave columns out "
+            "with --drop-column"
+        )
     return Parts(fit=fit, stop=stop, combine=order[:0], calibrate=calibrate)
 
 

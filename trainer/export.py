@@ -11,7 +11,8 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from schemas.contract import CONTRACT_KEY, DIGEST_KEY, INPUT_NAME, OUTPUT_NAMES
+from schemas.contract import CONTRACT_KEY, INPUT_NAME, OUTPUT_NAMES
+from schemas.digest import DIGEST_KEY
 
 # What every onnxruntime since 1.17 (2024) reads, and the exporter's own default.
 OPSET = 20

@@ -57,12 +57,12 @@ def fit(
     """Train `network` in place and leave it, in eval mode, with the best epoch's weights.
 
     Raises:
-        SettingsError: the loss is no longer finite; the settings drove it apart.
+        SettingsError: the loss is no longer finite; the settings made it diverge.
     """
     order = torch.Generator().manual_seed(settings.seed)
     epochs = epochs_of(len(fit_rows.network), settings)
     optimizer = Adam(network.parameters(), lr=settings.learning_rate)
-    next_rate = schedule(settings.schedule, optimizer, epochs)
+    set_next_rate = schedule(settings.schedule, optimizer, epochs)
     training: list[float] = []
     validation: list[float] = []
     best_weights = deepcopy(network.state_dict())
@@ -76,7 +76,7 @@ def fit(
                 f"the loss of epoch {epoch} is {validation[-1]}; wanted a finite number. Nothing "
                 f"was sealed; try a learning_rate below {settings.learning_rate:g}"
             )
-        next_rate(validation[-1])
+        set_next_rate(validation[-1])
         watcher.epoch_ended(epoch, training[-1], validation[-1])
         if best_epoch == 0 or validation[-1] < validation[best_epoch - 1]:
             best_weights, best_epoch = deepcopy(network.state_dict()), epoch
@@ -132,11 +132,14 @@ def schedule(kind: Schedule, optimizer: Optimizer, epochs: int) -> Callable[[flo
         return plateau.step
     if kind == "constant":
         return lambda _: None
+    # A tenth after half of the epochs, a hundredth after three quarters; never before the first
+    # epoch, and never both at once.
+    half = max(1, epochs // 2)
+    milestones = [half, max(half + 1, epochs * 3 // 4)]
     stepped: LRScheduler = (
         CosineAnnealingLR(optimizer, T_max=epochs)
         if kind == "cosine"
-        # A tenth after half of the epochs, a hundredth after three quarters.
-        else MultiStepLR(optimizer, milestones=[epochs // 2, epochs * 3 // 4], gamma=0.1)
+        else MultiStepLR(optimizer, milestones, gamma=0.1)
     )
     return lambda _: stepped.step()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -50,9 +50,10 @@ def parse(
     """
     parser = _Parser(prog=program, description=about, allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    subs: dict[str, argparse.ArgumentParser] = {}
     for name, model in commands.items():
         summary = (model.__doc__ or "").strip().splitlines()[0]
-        sub = subparsers.add_parser(
+        subs[name] = sub = subparsers.add_parser(
             name,
             help=summary,
             description=summary,
@@ -62,23 +63,19 @@ def parse(
         )
         for field_name, field in model.model_fields.items():
             _add(sub, _flag_name(field_name, field), field)
-    known, unknown = parser.parse_known_args(argv)
-    values = {name: value for name, value in vars(known).items() if value is not None}
-    model = commands[values.pop("command")]
-    flags = {
-        f"--{_flag_name(name, field)}"
-        for name, field in model.model_fields.items()
-        if not _flag(field).positional
-    }
-    problems = [_unknown(argument, flags) for argument in unknown if argument.startswith("-")]
-    problems += [f"{argument!r} belongs to no flag" for argument in unknown[: not problems]]
+    # The command stands first; whatever follows it may stand in any order.
+    chosen = parser.parse_known_args(argv[:1])[0].command
+    known, unknown = subs[chosen].parse_known_intermixed_args(argv[1:])
+    model = commands[chosen]
+    values, problems = _single_values(vars(known), model)
+    problems += _unknown(unknown, model)
     command = None
     try:
         command = model.model_validate(values)
     except ValidationError as error:
         problems += describe(error, model)
     if problems or command is None:
-        raise SettingsError("; ".join(problems) + f". See {program} {known.command} --help")
+        raise SettingsError("; ".join(problems) + f". See {program} {chosen} --help")
     return command
 
 
@@ -103,9 +100,35 @@ def _sentence(problem: Mapping[str, object], model: type[BaseModel]) -> str:
     return f"{flag}{' ' + below if below else ''}: {message[0].lower()}{message[1:]}{seen}"
 
 
-def _unknown(argument: str, flags: set[str]) -> str:
-    name = argument.split("=")[0]
-    return f"there is no flag {name}{did_you_mean(name, flags)}"
+def _single_values(
+    given: Mapping[str, Any], model: type[BaseModel]
+) -> tuple[dict[str, Any], list[str]]:
+    """Take the flags that hold one value out of their lists; name those that were given twice."""
+    values = {name: value for name, value in given.items() if value is not None}
+    problems = []
+    for field_name, field in model.model_fields.items():
+        flag_name = _flag_name(field_name, field)
+        key = flag_name.replace("-", "_")
+        if _flag(field).repeated or not isinstance(values.get(key), list):
+            continue
+        *earlier, values[key] = values[key]
+        if earlier:
+            problems.append(f"--{flag_name} is given {len(earlier) + 1} times; wanted once")
+    return values, problems
+
+
+def _unknown(arguments: Sequence[str], model: type[BaseModel]) -> list[str]:
+    """Return a sentence for each unknown flag or, without any, for the first stray argument."""
+    flags = {
+        f"--{_flag_name(name, field)}"
+        for name, field in model.model_fields.items()
+        if not _flag(field).positional
+    }
+    names = [argument.split("=")[0] for argument in arguments if argument.startswith("-")]
+    if names:
+        # What follows an unknown flag is most likely its value.
+        return [f"there is no flag {name}{did_you_mean(name, flags)}" for name in names]
+    return [f"{argument!r} belongs to no flag" for argument in arguments[:1]]
 
 
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
@@ -122,7 +145,8 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
             about += f" (default: {_written(field.default)})"
         parser.add_argument(
             f"--{name}",
-            action="append" if flag.repeated else "store",
+            # Single values too: argparse would let the last of several win.
+            action="append",
             metavar=flag.metavar or name.upper().replace("-", "_"),
             help=about,
         )

@@ -26,13 +26,21 @@ class Lines:
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._every = max(1, epochs // _LINES_MAX)
+        self._unsaid: str | None = None
 
     def epoch_ended(self, epoch: int, training_loss: float, validation_loss: float) -> None:
-        if epoch in (1, self._epochs) or epoch % self._every == 0:
-            say(
-                f"epoch {epoch}/{self._epochs}: loss {training_loss:.4f}, "
-                f"on held-out events {validation_loss:.4f}"
-            )
+        self._unsaid = (
+            f"epoch {epoch}/{self._epochs}: loss {training_loss:.4f}, "
+            f"on held-out events {validation_loss:.4f}"
+        )
+        if epoch == 1 or epoch % self._every == 0:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Write the latest epoch's line, unless it is written already."""
+        if self._unsaid is not None:
+            say(self._unsaid)
+        self._unsaid = None
 
 
 class _Bar:
@@ -50,7 +58,10 @@ def watch(epochs: int) -> Iterator[Watcher]:
     """Show the progress of a training of at most `epochs` epochs, on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines(epochs)
+        lines = Lines(epochs)
+        yield lines
+        # The last epoch is shown even where the training stopped early.
+        lines.catch_up()
         return
     columns = (
         TextColumn("{task.description}"),

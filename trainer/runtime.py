@@ -19,11 +19,11 @@ from schemas.contract import (
     OUTPUT_NAMES,
     Contract,
     ModelRefused,
-    verified_digest,
 )
+from schemas.digest import FILE_BYTES_MAX, verified_digest
 
 # Large enough to be quick, small enough to keep a batch of a thousand features in the cache.
-_BATCH_ROWS = 1024
+BATCH_ROWS = 1024
 _ERROR_ONLY = 3
 
 
@@ -54,11 +54,11 @@ def open_session(model: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run(session: ort.InferenceSession, features: Floats) -> Outputs:
+def run(session: ort.InferenceSession, features: Floats, batch_rows: int = BATCH_ROWS) -> Outputs:
     """Score rows [n, d], n >= 1, in batches."""
     batches = [
-        session.run(OUTPUT_NAMES, {INPUT_NAME: features[start : start + _BATCH_ROWS]})
-        for start in range(0, len(features), _BATCH_ROWS)
+        session.run(OUTPUT_NAMES, {INPUT_NAME: features[start : start + batch_rows]})
+        for start in range(0, len(features), batch_rows)
     ]
     return Outputs(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
 
@@ -70,6 +70,10 @@ def open_sealed(path: Path) -> SealedModel:
         ModelRefused: it is no sealed model that this machine may use; the text says why.
     """
     try:
+        # Before it is read: whoever names a disk image should not wait for all of it.
+        size = path.stat().st_size
+        if size > FILE_BYTES_MAX:
+            raise ModelRefused(f"it has {size:,} bytes; at most {FILE_BYTES_MAX:,} are read")
         sealed = path.read_bytes()
     except OSError as error:
         raise ModelRefused(f"it cannot be read: {error.strerror}") from None

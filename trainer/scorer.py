@@ -12,8 +12,9 @@ features that are present. Why so:
 
 Rules that the contract asks for:
 
-- A row with no feature at all, or without one whose policy is `refuse`, scores NaN. Its
-  contributions and expected values stay finite, and mean nothing.
+- A row with no feature that varied among the fit rows (none at all, or constants alone, which
+  say nothing), or without one whose policy is `refuse`, scores NaN. Its contributions and
+  expected values stay finite, and mean nothing.
 - Every other row scores finite: infinities end at the limit of `trainer.transforms`.
 - The score is the sum of the contributions by construction, so the format's rule for a score
   whose parts are all 0 (equal parts) never applies.
@@ -48,6 +49,7 @@ class Scorer(nn.Module):
 
     weights: Tensor
     refusing: Tensor
+    varying: Tensor
     ones: Tensor
 
     def __init__(
@@ -63,6 +65,7 @@ class Scorer(nn.Module):
         self.any_refusing = any(refusing)
         self.register_buffer("weights", torch.from_numpy(weights))
         self.register_buffer("refusing", torch.tensor(refusing).to(torch.float32)[:, None])
+        self.register_buffer("varying", (transforms.limit > 0).to(torch.float32)[:, None])
         self.register_buffer("ones", torch.ones(len(weights), 1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,7 +79,7 @@ class Scorer(nn.Module):
         parts = residual * residual * self.weights * prepared.present
         count = prepared.present @ self.ones
         contributions = parts / count.clamp(min=1.0)
-        unscorable = count < 0.5
+        unscorable = prepared.present @ self.varying < 0.5
         if self.any_refusing:
             unscorable = unscorable | ((1.0 - prepared.present) @ self.refusing > 0.5)
         score = torch.where(unscorable, torch.nan, contributions @ self.ones)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,12 +15,14 @@ import numpy as np
 from onnx import ModelProto
 
 from schemas.calibration import Floats
-from schemas.contract import Contract, stamp
+from schemas.contract import Contract
+from schemas.digest import stamp
 from schemas.errors import OutsideError, SettingsError
 from trainer.export import with_contract
+from trainer.transforms import FeatureTransform
 
 _GOLDEN_ORDINARY = 24
-_FLOAT32_MAX = np.finfo(np.float32).max
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def seal(model: ModelProto, contract: Contract) -> bytes:
@@ -77,25 +79,35 @@ def check_writable(out: Path) -> None:
         raise SettingsError(f"--out {out}: the folder {out.parent} may not be written to")
 
 
-def golden_rows(ordinary: Floats) -> Floats:
+def golden_rows(fitted: Sequence[FeatureTransform]) -> Floats:
     """Return rows that show a reader whether its runtime scores as ours does.
 
-    Ordinary ones as they are and with features missing; extreme, infinite, constant and zero
-    rows; a row with one extreme feature; one with no feature at all, which must score NaN.
+    Drawn from a fixed seed around the features' centres, so that no row of the user's is among
+    them: ordinary ones, whole and with features missing; extreme, infinite, constant and zero
+    rows; rows with one extreme feature; one of constants alone and one with no feature at all,
+    which must score NaN.
     """
-    width = ordinary.shape[1]
-    some = ordinary[:_GOLDEN_ORDINARY]
+    width = len(fitted)
+    centres = np.array([feature.centre for feature in fitted])
+    varying = np.array([feature.kind != "constant" for feature in fitted])
+    widths = np.array([feature.width for feature in fitted]) * varying
+    draws = np.random.default_rng(0).normal(size=(_GOLDEN_ORDINARY, width))
+    # From near the centre, where scores are small, to where they no longer are.
+    draws *= np.geomspace(0.1, 3.0, _GOLDEN_ORDINARY)[:, None]
+    # Three widths from a centre may lie beyond float32.
+    some = np.clip(centres + draws * widths, -_FLOAT32_MAX, _FLOAT32_MAX)
     holed = some.copy()
     # Another feature is missing in each row, then every second one from there.
     for row in range(len(holed)):
         holed[row, row % width :: 2 + row % 3] = np.nan
     levels = (0.0, 1.0, -1.0, 1e6, -1e6, 1e30, _FLOAT32_MAX, -_FLOAT32_MAX, np.inf, -np.inf, 1e-42)
-    constant = np.repeat(np.array([*levels, np.nan], np.float32)[:, None], width, axis=1)
-    spiked = some[: min(8, len(some))].copy()
+    constant = np.repeat(np.array([*levels, np.nan])[:, None], width, axis=1)
+    spiked = some[:8].copy()
     spikes = (_FLOAT32_MAX, -_FLOAT32_MAX, np.inf, -np.inf)
     for row in range(len(spiked)):
         spiked[row, (7 * row) % width] = spikes[row % 4]
-    return np.concatenate([some, holed, constant, spiked]).astype(np.float32)
+    unvaried = np.where(varying, np.nan, centres)[None]
+    return np.concatenate([some, holed, constant, spiked, unvaried]).astype(np.float32)
 
 
 def _sync(path: Path) -> None:

@@ -24,11 +24,11 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 EVERY = "*"
 
 
-def _numbers(text: object) -> object:
+def _split_numbers(text: object) -> object:
     return [part for part in text.split(",") if part] if isinstance(text, str) else text
 
 
-def _choices(text: object) -> object:
+def _read_choices(text: object) -> object:
     """Read `choice` for every feature, or `name:choice,name:choice`."""
     if not isinstance(text, str):
         return text
@@ -36,21 +36,26 @@ def _choices(text: object) -> object:
     return {name or EVERY: choice for name, _, choice in pairs}
 
 
-def _pairs(items: object) -> object:
+def _read_pairs(items: object) -> object:
     """Read `name=value` pairs."""
     if not isinstance(items, list):
         return items
     bare = [item for item in items if "=" not in item]
     if bare:
         raise ValueError(f"wanted name=value, got {', '.join(map(repr, bare))}")
-    return dict(item.split("=", 1) for item in items)
+    pairs = [item.split("=", 1) for item in items]
+    names = [name for name, _ in pairs]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{', '.join(twice)}: set more than once; wanted each name once")
+    return dict(pairs)
 
 
-def _dotted(text: object) -> object:
+def _split_path(text: object) -> object:
     return tuple(text.split(".")) if isinstance(text, str) and text else () if text == "" else text
 
 
-EventPath = Annotated[tuple[str, ...], BeforeValidator(_dotted)]
+EventPath = Annotated[tuple[str, ...], BeforeValidator(_split_path)]
 
 
 class TrainingSettings(BaseModel):
@@ -62,7 +67,7 @@ class TrainingSettings(BaseModel):
     threads: int = Field(
         1, ge=1, le=256, description="one: another number gives other weights, hence other bytes"
     )
-    hidden: Annotated[tuple[Width, ...], BeforeValidator(_numbers)] = Field(
+    hidden: Annotated[tuple[Width, ...], BeforeValidator(_split_numbers)] = Field(
         (128, 64), description="encoder widths: wider and deeper gained nothing on collision events"
     )
     bottleneck: int | None = Field(None, ge=1, le=65_536, description="unset: a quarter of d")
@@ -79,11 +84,13 @@ class TrainingSettings(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's own default")
     schedule: Schedule = Field("cosine", description="ends at rest, whatever the epochs")
     patience: int = Field(10, ge=1, description="epochs without a better one before it stops")
-    clip: float = Field(10.0, gt=0, le=1000, description="farthest that the network sees, in sigma")
-    transforms: Annotated[dict[str, Choice], BeforeValidator(_choices)] = Field(
+    clip: float = Field(
+        10.0, gt=0, le=1000, description="farthest that the network sees, in standard deviations"
+    )
+    transforms: Annotated[dict[str, Choice], BeforeValidator(_read_choices)] = Field(
         {EVERY: "auto"}, description="auto, standardise or asinh; or name:asinh,name:standardise"
     )
-    missing: Annotated[dict[str, MissingPolicy], BeforeValidator(_choices)] = Field(
+    missing: Annotated[dict[str, MissingPolicy], BeforeValidator(_read_choices)] = Field(
         {EVERY: "mask"}, description="mask or refuse; or name:refuse,name:mask"
     )
 
@@ -124,7 +131,7 @@ class FitCommand(BaseModel):
     timestamp_path: EventPath = Field(("timestamp",), description="where it holds its time")
     timestamp_kind: TimestampKind = Field("ms", description="ms, s or rfc3339")
     training: Annotated[
-        TrainingSettings, BeforeValidator(_pairs), Flag(repeated=True, metavar="NAME=VALUE")
+        TrainingSettings, BeforeValidator(_read_pairs), Flag(repeated=True, metavar="NAME=VALUE")
     ] = Field(
         TrainingSettings.model_validate({}),
         alias="set",
@@ -163,3 +170,19 @@ class EvaluateCommand(BaseModel):
     )
     array: str = Field("X", description="the events' array in an NPZ file")
     label_column: str | None = Field(None, description="what marks anomalies; NPZ: array y")
+    id_column: str | None = Field(None, description="identifies the event; no feature")
+    timestamp_column: str | None = Field(None, description="the event's time; no feature")
+    drop_column: Annotated[tuple[str, ...], Flag(repeated=True, metavar="COLUMN")] = Field(
+        (), description="leave a column out; may be repeated"
+    )
+
+    def options(self, layout: EventLayout) -> FileOptions:
+        """Return how the file is to be read, for a model of this layout."""
+        return FileOptions(
+            array=self.array,
+            label_column=self.label_column,
+            id_column=self.id_column,
+            timestamp_column=self.timestamp_column,
+            drop_columns=self.drop_column,
+            layout=layout,
+        )

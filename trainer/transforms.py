@@ -70,7 +70,7 @@ def fit_feature(values: npt.NDArray[np.float64], choice: Choice = "auto") -> Fea
     `choice` overrides the rule, except that a constant stays one: nothing else can be fitted.
     """
     low, first, centre, third, high = map(float, np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0]))
-    if high - low <= max(_RESOLUTION * abs(centre), _WIDTH_MIN):
+    if _is_constant(low, centre, high):
         width = _CONSTANT_WIDTH * (abs(centre) if abs(centre) > _WIDTH_MIN else 1.0)
         return FeatureTransform("constant", centre, width, 0.0, 1.0, low, high)
     width = (third - first) / _QUARTILES_PER_SIGMA
@@ -82,6 +82,18 @@ def fit_feature(values: npt.NDArray[np.float64], choice: Choice = "auto") -> Fea
     u = (values - centre) / width
     u = np.arcsinh(u) if kind == "asinh" else u.clip(-_OUTLIER_WIDTHS, _OUTLIER_WIDTHS)
     return FeatureTransform(kind, centre, width, float(u.mean()), float(u.std()), low, high)
+
+
+def constant_columns(rows: Floats) -> npt.NDArray[np.bool_]:
+    """Return which columns of the rows hold one value, by the rule's measure, or none."""
+    present = (column[~np.isnan(column)].astype(np.float64) for column in rows.T)
+    return np.array(
+        [not len(values) or _is_constant(*np.quantile(values, [0, 0.5, 1])) for values in present]
+    )
+
+
+def _is_constant(low: float, centre: float, high: float) -> bool:
+    return bool(high - low <= max(_RESOLUTION * abs(centre), _WIDTH_MIN))
 
 
 def _tail(values: npt.NDArray[np.float64]) -> float:

@@ -18,33 +18,46 @@ import torch
 from torch import nn
 
 from schemas.calibration import Calibration, Floats
-from schemas.contract import ModelRefused, ScoreTolerance
+from schemas.contract import (
+    SCORE_SCALE_MIN,
+    SCORE_TOLERANCE_MAX,
+    ModelRefused,
+    ScoreTolerance,
+)
 from trainer.runtime import Outputs, SealedModel, open_sealed, run
-from trainer.seal import golden_rows
 
 # What the plan promises, and what a model may fall back to; a looser one is refused.
-_TOLERANCES = [1e-5, 2e-5, 5e-5, 1e-4]
-BATCH_SIZES = (1, 7, 64, 1000)
+_TOLERANCES = [1e-5, 2e-5, 5e-5, SCORE_TOLERANCE_MAX]
+_ROWS = 1000
+# The last one is the worker's largest batch by default.
+BATCH_SIZES = (1, 7, 64, 1000, 4096)
 _ODD_SIZES = (1, 2, 3, 5, 13, 31, 64, 65, 257)
 # The expected values go through an exponential and are shown, not compared with anything.
 _EXPECTED_RELATIVE = 1e-3
 
 
 def score_tolerance(
-    session: ort.InferenceSession, module: nn.Module, ordinary: Floats, calibration: Calibration
+    session: ort.InferenceSession,
+    module: nn.Module,
+    golden: Floats,
+    ordinary: Floats,
+    calibration: Calibration,
 ) -> ScoreTolerance:
     """Return the tightest tolerance that another way of computing the same keeps.
 
     torch stands for the other machines: its kernels add in another order. The score of a small
     or very well reconstructed event is a small difference of larger numbers, and has fewer
-    digits to give. Twice what is seen is granted, for what the rows at hand do not show.
+    digits to give; below `SCORE_SCALE_MIN` it has none. Twice what is seen is granted, for what
+    the rows at hand do not show.
     """
-    scale = float(calibration.scores[len(calibration.scores) // 2])
-    rows = _rows(ordinary)
+    median = float(calibration.scores[len(calibration.scores) // 2])
+    scale = max(median, SCORE_SCALE_MIN)
+    rows = _rows(golden, ordinary)
     with torch.no_grad():
         wanted = module(torch.from_numpy(rows))[0].numpy().astype(np.float64)
-    off = np.abs(wanted - run(session, rows).score) / np.maximum(np.abs(wanted), max(scale, 1e-30))
-    enough = [relative for relative in _TOLERANCES if relative >= 2 * np.nanmax(off)]
+    differences = np.abs(wanted - run(session, rows).score)
+    relative_difference = np.nanmax(differences / np.maximum(np.abs(wanted), scale))
+    enough = [relative for relative in _TOLERANCES if relative >= 2 * relative_difference]
     return ScoreTolerance(relative=(enough or _TOLERANCES[-1:])[0], scale=scale)
 
 
@@ -52,30 +65,28 @@ def verify(path: Path, module: nn.Module, ordinary: Floats) -> SealedModel:
     """Return the sealed file, once it has been found to agree with `module` and with itself.
 
     Raises:
-        ModelRefused: it does not; the text says how far off it is.
+        ModelRefused: it does not; the text says how far apart they are.
     """
     sealed = open_sealed(path)
-    rows = _rows(ordinary)
-    tolerance = sealed.contract.score_tolerance
+    contract = sealed.contract
+    rows = _rows(contract.golden.rows(len(contract.features)), ordinary)
     whole = run(sealed.session, rows)
     for how, scores in _recuts(sealed.session, rows):
-        _agree(f"scored {how}, a row's score differs", whole.score, scores, tolerance)
+        _agree(
+            f"scored {how}, a row's score differs", whole.score, scores, contract.score_tolerance
+        )
     for size in BATCH_SIZES:
-        seen = _in_batches(sealed.session, rows, size)
-        _compare_with_torch(module, rows, seen, size, tolerance)
+        # However few rows there are, a full batch of each size is seen.
+        tiled = rows if len(rows) >= size else np.resize(rows, (size, rows.shape[1]))
+        seen = run(sealed.session, tiled, size)
+        _compare_with_torch(module, tiled, seen, size, contract.score_tolerance)
     _check_promises(whole, rows)
     return sealed
 
 
-def _rows(ordinary: Floats) -> Floats:
-    """Return the golden kinds of rows, then ordinary ones, 1,000 in all if there are as many."""
-    special = golden_rows(ordinary)
-    return np.concatenate([special, ordinary[: BATCH_SIZES[-1] - len(special)]])
-
-
-def _in_batches(session: ort.InferenceSession, rows: Floats, size: int) -> Outputs:
-    batches = [run(session, rows[start : start + size]) for start in range(0, len(rows), size)]
-    return Outputs(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+def _rows(golden: Floats, ordinary: Floats) -> Floats:
+    """Return the golden rows, then ordinary ones, 1,000 in all if there are as many."""
+    return np.concatenate([golden, ordinary[: max(0, _ROWS - len(golden))]])
 
 
 def _compare_with_torch(
@@ -87,19 +98,20 @@ def _compare_with_torch(
     _agree(f"{where} in the score", wanted.score, seen.score, tolerance)
     # A part may be a tiny difference squared: it counts by its place in the score.
     scale = np.nan_to_num(wanted.score, nan=tolerance.scale)[:, None]
-    off = np.abs(wanted.contributions - seen.contributions) / np.maximum(scale, tolerance.scale)
-    if not np.isfinite(seen.contributions).all() or off.max() > 10 * tolerance.relative:
-        raise ModelRefused(f"{where} in the contributions, by {off.max():.2g} of the score")
+    differences = np.abs(wanted.contributions - seen.contributions)
+    of_score = (differences / np.maximum(scale, tolerance.scale)).max()
+    if not np.isfinite(seen.contributions).all() or of_score > 10 * tolerance.relative:
+        raise ModelRefused(f"{where} in the contributions, by {of_score:.2g} of the score")
     spread = np.abs(wanted.expected) + np.ptp(wanted.expected, axis=0) + 1e-30
-    off = np.abs(wanted.expected - seen.expected) / spread
-    if not np.isfinite(seen.expected).all() or off.max() > _EXPECTED_RELATIVE:
-        raise ModelRefused(f"{where} in the expected values, by {off.max():.2g} relative")
+    relative_difference = (np.abs(wanted.expected - seen.expected) / spread).max()
+    if not np.isfinite(seen.expected).all() or relative_difference > _EXPECTED_RELATIVE:
+        raise ModelRefused(f"{where} in the expected values, by {relative_difference:.2g} relative")
 
 
 def _recuts(session: ort.InferenceSession, rows: Floats) -> Iterator[tuple[str, Floats]]:
     """Yield the scores of the same rows, put to the graph in other ways."""
     for size in _ODD_SIZES:
-        yield f"in batches of {size}", _in_batches(session, rows, size).score
+        yield f"in batches of {size}", run(session, rows, size).score
     order = np.random.default_rng(0).permutation(len(rows))
     shuffled = np.empty(len(rows), np.float32)
     shuffled[order] = run(session, rows[order]).score
@@ -120,8 +132,9 @@ def _agree(what: str, wanted: Floats, seen: Floats, tolerance: ScoreTolerance) -
         row = int(np.flatnonzero(differing)[0])
         raise ModelRefused(
             f"{what}: {int(differing.sum())} of {len(wanted)} rows, the first by "
-            f"{abs(float(wanted[row]) - float(seen[row])):.3g} ({wanted[row]!r} and "
-            f"{seen[row]!r}); wanted at most {tolerance.relative:g} relative"
+            f"{abs(float(wanted[row]) - float(seen[row])):.3g} "
+            f"({wanted[row]:g} and {seen[row]:g}); "
+            f"wanted at most {tolerance.relative:g} relative"
         )
 
 
@@ -136,6 +149,7 @@ def _check_promises(outputs: Outputs, rows: Floats) -> None:
     if not np.isfinite(outputs.score[scored]).all() or not scored.any():
         raise ModelRefused("a row's score is infinite, or no row has one")
     sums = outputs.contributions[scored].astype(np.float64).sum(axis=1)
-    off = np.abs(sums - outputs.score[scored]) / np.maximum(outputs.score[scored], 1e-30)
-    if off.max() > 1e-5:
-        raise ModelRefused(f"contributions add up to the score only within {off.max():.2g}")
+    differences = np.abs(sums - outputs.score[scored])
+    relative_difference = (differences / np.maximum(outputs.score[scored], 1e-30)).max()
+    if relative_difference > 1e-5:
+        raise ModelRefused(f"contributions miss the score by {relative_difference:.2g} relative")

@@ -18,14 +18,11 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
 from schemas.errors import EXIT_USER, OutsideError, SettingsError, did_you_mean, run_program
 from worker import logs, offline
 from worker.health import Health
 from worker.http import serve_http
-from worker.kafka_client import BrokerWatch, Properties, make_client, outside_error
+from worker.kafka_client import BrokerWatch
 from worker.kafka_properties import ClientProperties
 from worker.metrics import Metrics
 from worker.model import ModelOptions, open_model
@@ -34,6 +31,7 @@ from worker.service import Clocks, Worker
 from worker.settings import WorkerSettings, read_settings
 from worker.sink import KafkaSink
 from worker.source import KafkaSource
+from worker.topics import wait_for_topics, with_batch_bytes
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +68,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Score a topic until SIGTERM or SIGINT."""
+    logs.configure("auto", "info")  # For what is said of the settings themselves.
     settings, kafka = read_settings(arguments)
     logs.configure(settings.log_format, settings.log_level)
+    signals = Signals(settings.stop_timeout_s)
     metrics = Metrics()
     health = Health(settings.stuck_after_s, last_beat=time.monotonic())
     http = serve_http(
@@ -79,9 +79,8 @@ def run(arguments: Sequence[str]) -> int:
     )
     models = _models(settings, metrics)
     watch = BrokerWatch(health)
-    _check_topics(settings, kafka.consumer, watch)
-    worker = _worker(settings, kafka, models, metrics, health, watch)
-    _stop_on_signals(worker, settings.stop_timeout_s)
+    topics = wait_for_topics(settings, kafka.consumer, watch)
+    worker = _worker(settings, with_batch_bytes(kafka, topics), models, metrics, health, watch)
     # What lives until now lives to the end: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -93,7 +92,13 @@ def run(arguments: Sequence[str]) -> int:
         settings.dead_letter_topic,
         http.server_port,
     )
-    worker.run()
+    signals.stop = worker.stop
+    try:
+        worker.run()
+    except OutsideError as error:
+        # Said now: leaving the group may take its time, or be cut.
+        log.error("Stopping: %s", error)
+        raise
     log.info("Stopped in order: the last turn is settled.")
     return 0
 
@@ -147,71 +152,32 @@ def _worker(
     )
 
 
-def _check_topics(settings: WorkerSettings, properties: Properties, watch: BrokerWatch) -> None:
-    """Make sure that a broker answers and has the three topics.
+class Signals:
+    """SIGTERM and SIGINT: an orderly stop at the first, at once at the second.
 
-    Raises:
-        OutsideError: it does not, or has not.
+    Before there is a worker to stop, the first ends the program: it holds nothing yet. An orderly
+    stop that hangs is cut: every thread's stack on stderr, and exit code 1.
     """
-    servers = properties["bootstrap.servers"]
-    shared: Properties = {
-        name: value
-        for name, value in properties.items()
-        if name.startswith(("bootstrap.", "client.", "sasl.", "security.", "socket.", "ssl."))
-    }
-    shared["error_cb"] = watch.on_error
-    admin = make_client(AdminClient, shared)
-    deadline = time.monotonic() + settings.start_timeout_s
-    waiting = False
-    while True:
-        try:
-            topics = admin.list_topics(timeout=1.0).topics
-            break
-        except KafkaException as error:
-            admin.poll(0)  # Wrong credentials come to the error callback alone.
-            watch.raise_if_refused()
-            if not waiting:
-                waiting = True
-                log.info("Waiting for a broker at %s.", servers)
-            if time.monotonic() > deadline:
-                raise outside_error(
-                    f"no broker at {servers} answered within {settings.start_timeout_s:g} s; "
-                    "not starting",
-                    error,
-                ) from None
-    wanted = (settings.input_topic, settings.output_topic, settings.dead_letter_topic)
-    missing = [topic for topic in wanted if topic not in topics]
-    if missing:
-        raise OutsideError(
-            f"the broker at {servers} has no topic {' nor '.join(map(repr, missing))} (or this "
-            "user may not see it); not starting. Create it, or name another by "
-            "ODRADEK_INPUT_TOPIC, ODRADEK_OUTPUT_TOPIC or ODRADEK_DEAD_LETTER_TOPIC"
-        )
 
+    def __init__(self, stop_timeout_s: float) -> None:
+        self.stop: Callable[[], None] | None = None
+        self._stop_timeout_s = stop_timeout_s
+        self._stopping = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
 
-def _stop_on_signals(worker: Worker, stop_timeout_s: float) -> None:
-    """Stop in order at the first signal, at once at the second.
-
-    An orderly stop that hangs is cut: every thread's stack on stderr, and exit code 1.
-    """
-    stopping = False
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._stopping:
             log.error("Second signal: stopping at once. Unacknowledged records are read again.")
             os._exit(128 + number)
-        stopping = True
-        log.info(
-            "%s: settling the turn in hand, for at most %g s.",
-            signal.Signals(number).name,
-            stop_timeout_s,
-        )
-        faulthandler.dump_traceback_later(stop_timeout_s + WATCHDOG_MARGIN_S, exit=True)
-        worker.stop()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+        self._stopping = True
+        name = signal.Signals(number).name
+        if self.stop is None:
+            log.info("%s before the first turn: nothing to settle.", name)
+            raise SystemExit(0)
+        log.info("%s: settling the turn in hand, for at most %g s.", name, self._stop_timeout_s)
+        faulthandler.dump_traceback_later(self._stop_timeout_s + WATCHDOG_MARGIN_S, exit=True)
+        self.stop()
 
 
 if __name__ == "__main__":

@@ -101,12 +101,14 @@ def compile_reader(layout: EventLayout, paths: Sequence[Path]) -> Reader:
     if fields is None:
         return _takes_nothing
     decode = msgspec.json.Decoder(_struct_type(fields)).decode
-    head = attrgetter(_attribute(fields, layout.event_id), _attribute(fields, layout.timestamp))
-    held = attrgetter(_attribute(fields, layout.features)) if layout.features else None
+    attributes = _attributes(fields)
+    head = attrgetter(attributes[layout.event_id], attributes[layout.timestamp])
+    held = attrgetter(attributes[layout.features]) if layout.features else None
     below = fields
     for key in layout.features:
         below = below[key]
-    named = _getter([_attribute(below, path) for path in paths])
+    features_below = _attributes(below)
+    named = _getter([features_below[path] for path in paths])
     kind = layout.timestamp_kind
 
     def read(value: bytes | None) -> tuple[str | None, int | None, Sequence[Number]]:
@@ -197,13 +199,17 @@ def _struct_type(tree: Tree) -> type[msgspec.Struct]:
     return msgspec.defstruct("Fields", fields, rename=names, kw_only=True, gc=False)
 
 
-def _attribute(tree: Tree, path: Path) -> str:
-    """Return the dotted attribute of `_struct_type(tree)` that holds what stands at `path`."""
-    names = []
-    for key in path:
-        names.append(_name(list(tree).index(key)))
-        tree = tree[key]
-    return ".".join(names)
+def _attributes(tree: Tree) -> dict[Path, str]:
+    """Return, for every place in the tree, the dotted attribute of `_struct_type(tree)` there."""
+    attributes: dict[Path, str] = {}
+    for place, (key, below) in enumerate(tree.items()):
+        attributes[key,] = _name(place)
+        if isinstance(below, dict):
+            attributes |= {
+                (key, *path): f"{_name(place)}.{attribute}"
+                for path, attribute in _attributes(below).items()
+            }
+    return attributes
 
 
 def _name(place: int) -> str:

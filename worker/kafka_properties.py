@@ -34,11 +34,14 @@ _REFUSED = {
     "enable.partition.eof": "the worker does not ask for it",
     "group.id": "set ODRADEK_GROUP instead",
     "message.timeout.ms": "outputs wait for the broker as long as it takes",
+    "queue.buffering.max.kbytes": "a turn must fit; ODRADEK_BATCH_MAX bounds it",
+    "queue.buffering.max.messages": "a turn must fit; ODRADEK_BATCH_MAX bounds it",
     "request.required.acks": "a score counts as written only when all replicas have it",
     "retries": "outputs wait for the broker as long as it takes",
     "message.send.max.retries": "outputs wait for the broker as long as it takes",
     "auto.commit.enable": "offsets are committed only behind acknowledged outputs",
     "auto.commit.interval.ms": "offsets are committed only behind acknowledged outputs",
+    "statistics.interval.ms": "readiness and lag come from it",
     "transactional.id": "exactly-once is not built yet",
 }
 
@@ -65,7 +68,7 @@ _PRODUCER_DEFAULTS: Properties = {
     "message.max.bytes": 64 * 1024 * 1024,
     # More than any turn can hold, since a turn is bounded by the consumer's queue.
     "queue.buffering.max.messages": 1_000_000,
-    "queue.buffering.max.kbytes": 1_048_576,
+    "queue.buffering.max.kbytes": 2_097_151,
 }
 _CONSUMER_FIXED: Properties = {
     "enable.auto.commit": False,
@@ -121,6 +124,8 @@ def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, 
             )
     if not given["consumer"].get("bootstrap.servers"):
         problems.append("KAFKA_BOOTSTRAP_SERVERS is not set; wanted host:port of a broker")
+    elif given["producer"].get("bootstrap.servers") != given["consumer"]["bootstrap.servers"]:
+        problems.append("KAFKA_BOOTSTRAP_SERVERS: both clients must use one cluster")
     problems += _not_whole(given["consumer"], "max.poll.interval.ms")
     consumer: Properties = {**_CONSUMER_DEFAULTS, **given["consumer"], **_CONSUMER_FIXED}
     if consumer.get("group.protocol", "classic") == "classic":

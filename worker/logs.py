@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
 SELDOM_S = 60.0
+RECORDS = "worker.records"  # For what is said of single records.
 _NUMBERS = re.compile(r"\d+")
 
 Format = Literal["auto", "text", "json"]
@@ -37,7 +39,8 @@ class JsonLines(logging.Formatter):
 class Seldom(logging.Filter):
     """Lets a text through once a minute, whatever numbers it holds.
 
-    librdkafka logs every attempt to connect to a broker that is away, 20 a second.
+    librdkafka logs every attempt to connect to a broker that is away, 20 a second, and what is
+    wrong with one record or output is often wrong with thousands.
     """
 
     def __init__(self) -> None:
@@ -46,10 +49,11 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = _NUMBERS.sub("", record.getMessage())
-        if record.created - self._last.get(text, 0.0) < SELDOM_S:
+        now = time.monotonic()
+        if now - self._last.get(text, -SELDOM_S) < SELDOM_S:
             return False
-        self._last = {text: at for text, at in self._last.items() if record.created - at < SELDOM_S}
-        self._last[text] = record.created
+        self._last = {text: at for text, at in self._last.items() if now - at < SELDOM_S}
+        self._last[text] = now
         return True
 
 
@@ -60,6 +64,6 @@ def configure(log_format: Format, level: str) -> None:
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    librdkafka_log = logging.getLogger("librdkafka")
-    librdkafka_log.filters = [Seldom()]
+    for name in ("librdkafka", RECORDS, "worker.sink"):
+        logging.getLogger(name).filters = [Seldom()]
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

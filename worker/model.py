@@ -27,8 +27,8 @@ from schemas.contract import (
     OUTPUT_NAMES,
     Contract,
     ModelRefused,
-    verified_digest,
 )
+from schemas.digest import verified_digest
 from schemas.errors import OutsideError
 from schemas.score import ModelRef
 from worker.decode import Decoder

@@ -56,13 +56,15 @@ class ModelSlot:
         try:
             model = self._open(self._path.read_bytes())
             self._check_same_features(model)
-        except (ModelRefused, OutsideError, OSError) as refusal:
+        except Exception as refusal:  # No file, whatever it holds, may end a worker.
+            expected = isinstance(refusal, ModelRefused | OutsideError | OSError)
             log.error(
                 "Model file %s was refused: %s. Still scoring with %s. It is tried again when "
                 "the file changes.",
                 self._path,
                 refusal,
                 _describe(self.current),
+                exc_info=None if expected else refusal,
             )
             self._on_load("refused", self.current)
             return

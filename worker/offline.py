@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 from pydantic_settings import SettingsError as _FlagError
@@ -15,6 +16,7 @@ from pydantic_settings import SettingsError as _FlagError
 from schemas.contract import ModelRefused
 from schemas.datafiles import FileOptions
 from schemas.errors import DataError, SettingsError
+from schemas.event import EventLayout, TimestampKind
 from worker.model import Model, ModelOptions, open_model
 from worker.score_file import score_file
 
@@ -50,6 +52,9 @@ class ScoreSettings(_Command):
     array: str = Field("X", description="The array of an NPZ file.")
     id_column: str | None = Field(None, description="The column of event ids.")
     timestamp_column: str | None = Field(None, description="The column of event times.")
+    timestamp_kind: TimestampKind | None = Field(
+        None, description="ms, s or rfc3339; as the model's events have it if not set."
+    )
     batch_max: Annotated[int, Field(ge=1)] = Field(4096, description="Events scored at once.")
     top_features: Annotated[int, Field(ge=0)] = Field(
         5, description="How many features a flagged event's record explains."
@@ -89,7 +94,7 @@ def score(arguments: Sequence[str]) -> int:
         array=settings.array,
         id_column=settings.id_column,
         timestamp_column=settings.timestamp_column,
-        layout=model.contract.layout,
+        layout=_layout_of_file(settings, model.contract.layout),
     )
     rejected = 0
     for records, letters in score_file(
@@ -103,6 +108,11 @@ def score(arguments: Sequence[str]) -> int:
     if rejected:
         sys.stderr.write(f"{rejected:,} events could not be scored; their reasons stand above\n")
     return 0
+
+
+def _layout_of_file(settings: ScoreSettings, layout: EventLayout) -> EventLayout:
+    """Return how a table's times are read; how its events are written stays the contract's."""
+    return replace(layout, timestamp_kind=settings.timestamp_kind or layout.timestamp_kind)
 
 
 def _open(settings: _Command) -> Model:

@@ -107,7 +107,7 @@ def _score_records(
             reason = _why_unscorable(batch.features[len(values)], model.contract)
             record = replace(record, score=None, p_value=None, reason=reason)
         values.append(encode_score(record))
-    carried = [records.headers[row] or [] for row in batch.rows]
+    carried = [without_ours(records.headers[row]) for row in batch.rows]
     return Outgoing(
         values, [records.keys[row] for row in batch.rows], carried if any(carried) else []
     )

@@ -64,8 +64,8 @@ class Source(Protocol):
         """Commit a turn whose outputs are all acknowledged. Partitions that are no longer ours,
         by the turn's assignment numbers, are left alone."""
 
-    def close(self) -> None:
-        """Leave. Commits made before have been sent when this returns."""
+    def close(self, limit_s: float) -> None:
+        """Leave. Commits made before are confirmed when this returns, or `limit_s` has passed."""
 
 
 class Sink(Protocol):
@@ -143,7 +143,7 @@ class Worker:
             self._drain()
         finally:
             self._sink.close()
-            self._source.close()
+            self._source.close(self._close_limit_s())
 
     def stop(self) -> None:
         """Ask `run` to end after the turn in hand. Safe to call from a signal handler."""
@@ -188,6 +188,7 @@ class Worker:
         Returns False if `deadline`, or the stop's, in monotonic seconds, passed first.
         """
         if self._in_flight is None:
+            self._sink.settle(0)  # Serves its callbacks: a quiet topic must not make us deaf.
             return True
         started = self._clocks.monotonic()
         with self._metrics.stage(Stage.SETTLE):
@@ -213,6 +214,12 @@ class Worker:
                 "are not committed; the next owner reads those records again.",
                 limit_s,
             )
+
+    def _close_limit_s(self) -> float:
+        """Return what is left of the stop's time; without a stop, as much as one has."""
+        if self._stop_deadline is None:
+            return self._stop_timeout_s
+        return max(SLICE_S, self._stop_deadline - self._clocks.monotonic())
 
     def _drain(self) -> None:
         """Settle and commit the last turn.

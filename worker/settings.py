@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as _FlagError
 
@@ -112,6 +112,15 @@ class WorkerSettings(BaseSettings):
             raise ValueError("exactly-once is not built yet; at-least-once is what there is")
         return delivery
 
+    @model_validator(mode="after")
+    def _three_topics(self) -> Self:
+        topics = (self.input_topic, self.output_topic, self.dead_letter_topic)
+        if len(set(topics)) < len(topics):
+            raise ValueError(
+                f"input, output and dead-letter topic must be three; seen {', '.join(topics)}"
+            )
+        return self
+
     @property
     def group_id(self) -> str:
         return self.group or f"odradek-{self.input_topic}"
@@ -156,16 +165,27 @@ def _split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _unknown_variables(environment: Iterable[str]) -> list[str]:
-    known = {PREFIX + name.upper() for name in WorkerSettings.model_fields}
-    return [
-        f"{name} is not a setting{did_you_mean(name, known)}"
+    known = {name.upper() for name in WorkerSettings.model_fields}
+    unknown = [
+        name.removeprefix(PREFIX)
         for name in sorted(environment)
-        if name.startswith(PREFIX) and name not in known | _OTHERS and not SERVICE_LINK.search(name)
+        if name.startswith(PREFIX) and name not in _OTHERS and not SERVICE_LINK.search(name)
+    ]
+    # Compared without the prefix, which would make all of them look alike.
+    return [
+        PREFIX
+        + name
+        + " is not a setting"
+        + did_you_mean(name, known).replace("'", f"'{PREFIX}", 1)
+        for name in unknown
+        if name not in known
     ]
 
 
 def _tell(place: tuple[int | str, ...], message: str, seen: object) -> str:
-    name = ".".join(str(part) for part in place[:1])
+    if not place:
+        return message.removeprefix("Value error, ")
+    name = str(place[0])
     variable = f"{PREFIX}{name.upper()} (--{name.replace('_', '-')})"
     if message == "Field required":
         return f"{variable} is not set, and there is no default"

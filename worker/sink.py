@@ -4,8 +4,9 @@
 well: an empty queue with no failure reported means that all are acknowledged.
 
 A record that is refused for its size is tried again alone, since a broker refuses whole batches;
-then in its smaller form; then it is a failure. Everything else that is refused is a failure at
-once, and nothing after it is committed.
+then in a smaller form (no top features and no headers passed on, or a stub); then in the smallest
+(without its key; a stub without value); then it is a failure. Everything else that is refused is
+a failure at once, and nothing after it is committed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 _QUEUE_FULL = KafkaError._QUEUE_FULL
-_IN_A_BATCH, _ALONE, _SMALLER = 1, 2, 3  # The attempts, in their order.
+_IN_A_BATCH, _ALONE, _SMALLER, _SMALLEST = 1, 2, 3, 4  # The attempts, in their order.
 
 
 class _Refused(NamedTuple):
@@ -140,18 +141,19 @@ class KafkaSink:
 
     def _try_again(self, output: _Refused) -> None:
         attempt, error, topic, value, key, headers = output
-        if error.code() != _TOO_LARGE or attempt == _SMALLER:
+        if error.code() != _TOO_LARGE or attempt == _SMALLEST:
             raise DeliveryFailed(
                 f"an output to {topic} was refused for good: {error.str()}. Stopping; its turn is "
                 "not committed and will be read again. Check that the topic exists, that this user "
                 "may write to it, and its max.message.bytes"
             )
-        if attempt == _ALONE and value is not None:
-            value, headers = self._smaller(topic, value, headers)
+        if attempt == _ALONE:
             self._metrics.truncated(1)
-            log.warning(
-                "An output was too large for %s; written again without what can be spared.", topic
-            )
+            log.warning("An output is too large for %s; it is written in a smaller form.", topic)
+            value, headers = self._smaller(topic, value or b"", headers)
+        elif attempt == _SMALLER:
+            key = None
+            value = value if topic == self._output_topic else b""
         if self._alone is None:
             self._alone = make_client(Producer, {**self._properties, "batch.num.messages": 1})
         self._produce(self._alone, topic, value, key, headers, attempt + 1)

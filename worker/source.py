@@ -15,27 +15,30 @@ The rules of ownership:
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
 
-from schemas.errors import OutsideError
+from worker.committer import Committer
 from worker.kafka_client import (
     HEALS,
     BrokerWatch,
     KafkaRecord,
     Properties,
+    deal_with,
+    headers_of,
     make_client,
     outside_error,
     read_statistics,
+    timestamp_ms_of,
 )
 from worker.metrics import Metrics
 from worker.turn import Records, Turn
@@ -44,7 +47,9 @@ log = logging.getLogger(__name__)
 
 # The share of max.poll.interval.ms that settling may take before partitions are given up.
 SETTLE_SHARE = 0.2
-POSITIONS_TIMEOUT_S = 10.0
+POSITIONS_TIMEOUT_S = 2.0
+SAY_AFTER_S = 5.0
+REVOKE_COMMIT_LIMIT_S = 10.0
 
 
 class KafkaSource:
@@ -71,24 +76,25 @@ class KafkaSource:
         self._starts: dict[int, int] = {}  # Partition -> where its assignment began.
         self._positions: dict[int, int] = {}  # Partition -> the offset after the last one read.
         self._ends: dict[int, int] = {}  # Partition -> its end, by the latest statistics.
-        self._commits: dict[int, int] = {}  # Partition -> the last offset asked to be committed.
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
         self._given_up: set[int] = set()  # Partitions that went during the read in hand.
         self._paused = False
-        self._revoking = False
         self._closing = False
+        self._started_at: float | None = None  # None once we have waited long enough to say so.
+        self._committer = Committer(topic, metrics)
         self._consumer = make_client(
             Consumer,
             {
                 **properties,
                 "error_cb": watch.on_error,
                 "stats_cb": self._on_statistics,
-                "on_commit": self._on_commit,
+                "on_commit": self._committer.on_commit,
             },
         )
 
     def start(self, settle: Callable[[float], None]) -> None:
         self._settle = settle
+        self._started_at = time.monotonic()
         self._consumer.subscribe(
             [self._topic],
             on_assign=self._on_assign,
@@ -108,7 +114,11 @@ class KafkaSource:
                 records += self._records_of(self._consumer.consume(self._batch_max - 1, 0))
         if self._given_up:
             records = self._without_given_up(records)
-        return self._turn(records) if records else None
+        if not records:
+            self._committer.ask_again(self._consumer)
+            self._say_what_we_wait_for()
+            return None
+        return self._turn(records)
 
     def still_owned(self, turn: Turn) -> Turn:
         return turn.restricted_to(self._numbers)
@@ -123,29 +133,28 @@ class KafkaSource:
 
     def commit(self, turn: Turn) -> None:
         offsets = turn.restricted_to(self._numbers).offsets
-        if not offsets:
-            return
-        self._commits.update(offsets)
-        # In a callback the commit must have ended before the partitions go.
-        self._commit(offsets, wait=self._revoking)
+        if offsets:
+            self._committer.commit(self._consumer, offsets)
 
-    def close(self) -> None:
+    def close(self, limit_s: float) -> None:
         self._closing = True
-        owned = {p: offset for p, offset in self._commits.items() if p in self._numbers}
-        if owned:
-            self._commit(owned, wait=True)
+        if not self._committer.confirm_while_polling(self._consumer, limit_s):
+            log.warning(
+                "The last commits were not confirmed within %.0f s: partitions and offsets %s. "
+                "If they failed, records before these offsets are read again.",
+                limit_s,
+                self._committer.owed,
+            )
         self._consumer.close()
 
     def lags(self) -> Mapping[int, int]:
-        """Return how many records each of our partitions is behind.
-
-        Any thread may ask: the client is not called, since it serialises its callers and would
-        let this one wait for as long as the topic is quiet.
-        """
+        """Return how many records each of our partitions is behind. Any thread may ask."""
+        # The client is not called: it serialises its callers, and a quiet topic starves others.
+        ends = self._ends
         return {
-            partition: max(0, self._ends[partition] - position)
+            partition: max(0, ends[partition] - position)
             for partition, position in self._positions.copy().items()
-            if partition in self._ends
+            if partition in ends
         }
 
     def _turn(self, read: list[KafkaRecord]) -> Turn:
@@ -155,10 +164,10 @@ class KafkaSource:
             self._topic,
             partitions,
             offsets,
-            [record.timestamp()[1] for record in read],
+            [timestamp_ms_of(record) for record in read],
             [record.key() for record in read],
             [record.value() for record in read],
-            [record.headers() for record in read],
+            [headers_of(record) for record in read],
         )
         # The last offset of each partition, plus one: gaps from compaction are not loss.
         ends = {p: offset + 1 for p, offset in zip(partitions, offsets, strict=True)}
@@ -175,23 +184,8 @@ class KafkaSource:
             return cast("list[KafkaRecord]", messages)
         for message in messages:
             if (error := message.error()) is not None:
-                self._deal_with(error, message.partition())
+                deal_with(error, self._topic, message.partition())
         return cast("list[KafkaRecord]", [m for m in messages if m.error() is None])
-
-    def _deal_with(self, error: KafkaError, partition: int | None) -> None:
-        if error.code() == KafkaError._MAX_POLL_EXCEEDED:
-            log.error("%s. Rejoining; the records in hand are dropped and read again.", error.str())
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise OutsideError(
-                f"partition {partition} of {self._topic}: its committed offset is no longer there "
-                f"({error.str()}). Records may be lost to retention, or the topic was made again. "
-                "Stopping rather than skip them silently; move the group's offsets to where it "
-                "should go on"
-            )
-        elif error.code() not in HEALS or error.fatal():
-            raise outside_error(f"reading {self._topic} failed", error)
-        else:
-            log.debug("librdkafka: %s", error.str())
 
     def _without_given_up(self, records: list[KafkaRecord]) -> list[KafkaRecord]:
         """Drop records of partitions that went, or went and came back, while we read them."""
@@ -200,6 +194,17 @@ class KafkaSource:
             # are dropped and read again from where the new assignment began.
             self._consumer.seek(TopicPartition(self._topic, partition, self._starts[partition]))
         return [record for record in records if record.partition() not in self._given_up]
+
+    def _say_what_we_wait_for(self) -> None:
+        if self._started_at is None or time.monotonic() - self._started_at < SAY_AFTER_S:
+            return
+        self._started_at = None
+        if not self._numbers:
+            log.info(
+                "No partitions of %s yet. If a worker died lately, its session must expire first "
+                "(45 s by default; KAFKA_CONSUMER_SESSION_TIMEOUT_MS), or others have them all.",
+                self._topic,
+            )
 
     def _resume(self) -> None:
         if self._paused:
@@ -213,10 +218,7 @@ class KafkaSource:
         if self._closing:  # One who leaves gets no answer about positions, and needs none.
             return
         self._metrics.rebalanced("assigned")
-        try:
-            committed = consumer.committed(partitions, timeout=POSITIONS_TIMEOUT_S)
-        except KafkaException as error:
-            raise outside_error("the group's committed offsets cannot be read", error) from None
+        committed = self._committed(partitions)
         fresh = [place.partition for place in committed if place.offset < 0]
         if fresh:
             log.info("No committed offset for partitions %s: starting at the earliest.", fresh)
@@ -235,14 +237,34 @@ class KafkaSource:
         )
         self._on_joined()
 
+    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Return the group's committed offsets; a broker that is away is waited for, a while.
+
+        Raises:
+            OutsideError: it did not answer, or refused.
+        """
+        deadline = time.monotonic() + self._settle_limit_s
+        while True:
+            try:
+                committed = self._consumer.committed(partitions, timeout=POSITIONS_TIMEOUT_S)
+                break
+            except KafkaException as error:
+                if time.monotonic() > deadline or error.args[0].code() not in HEALS:
+                    raise outside_error("committed offsets cannot be read", error) from None
+        for place in committed:
+            if place.error is not None:
+                raise outside_error(
+                    f"the committed offset of partition {place.partition} cannot be read",
+                    place.error,
+                )
+        return committed
+
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("revoked")
         if not self._closing:
-            self._revoking = True
-            try:
-                self._settle(self._settle_limit_s)
-            finally:
-                self._revoking = False
+            self._settle(self._settle_limit_s)
+            # In a callback the commits must have ended before the partitions go.
+            self._committer.confirm(consumer, _list(partitions), REVOKE_COMMIT_LIMIT_S)
         self._give_up(consumer, partitions)
         log.info("Revoked partitions %s; now reading %s.", _list(partitions), sorted(self._numbers))
 
@@ -258,32 +280,17 @@ class KafkaSource:
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = set(_list(partitions))
         for partition in gone:
-            for places in (self._numbers, self._starts, self._positions, self._commits):
+            for places in (self._numbers, self._starts, self._positions):
                 places.pop(partition, None)
+        self._committer.forget(gone)
         self._given_up |= gone
         self._held = [record for record in self._held if record.partition() not in gone]
         consumer.incremental_unassign(partitions)
-
-    def _commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        places = [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
-        try:
-            if wait:
-                self._consumer.commit(offsets=places, asynchronous=False)
-            else:
-                self._consumer.commit(offsets=places, asynchronous=True)
-        except KafkaException as error:
-            # Not fatal: whoever has the partitions now reads those records again.
-            self._on_commit(error.args[0], places)
 
     def _on_statistics(self, text: str) -> None:
         statistics = read_statistics(text)
         self._watch.on_statistics(statistics)
         self._ends = statistics.ends(self._topic)
-
-    def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
-        self._metrics.committed("failed" if error else "ok")
-        if error:
-            log.warning("A commit failed: %s. Its records may be read again.", error.str())
 
 
 def _list(partitions: list[TopicPartition]) -> list[int]:

@@ -90,6 +90,7 @@ def _joined(tables: Sequence[Table]) -> Table:
     return replace(
         first,
         features=np.concatenate(parts),
+        collapsed=tuple(dict.fromkeys(name for table in tables for name in table.collapsed)),
         labels=np.concatenate(labels) if labels else None,
         event_ids=list(chain.from_iterable(ids)) if len(ids) == len(tables) else None,
         timestamps_ms=list(chain.from_iterable(times)) if len(times) == len(tables) else None,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 from numpy.lib.npyio import NpzFile
 
 from schemas.contract import Feature
@@ -63,8 +64,17 @@ def read_parquet(path: FilePath, options: FileOptions, wanted: Sequence[Feature]
         ):
             raise not_a_number(where, "row 1", name, f"its type is {kind}")
         features[:, place] = column.cast(pa.float64(), safe=False).to_numpy()
-    roles = (options.label_column, options.id_column, options.timestamp_column)
+    roles = (options.label_column, options.id_column)
     kept = {name: held.column(name).to_pylist() for name in roles if name is not None}
+    when = options.timestamp_column
+    if when is not None:
+        times = held.column(when)
+        if pa.types.is_timestamp(times.type):
+            # The type says the unit; one without a time zone is taken as UTC, as pandas writes it.
+            times = times.cast(pa.timestamp("ms", times.type.tz), safe=False).cast(pa.int64())
+            layout = structs.replace(options.layout, timestamp_kind="ms")
+            options = replace(options, layout=layout)
+        kept[when] = times.to_pylist()
     return make_table(where, names, features, kept, options, row_place)
 
 

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from schemas.contract import Feature
-from schemas.datafiles.table import Bools, FileOptions, Table, as_labels, require_column
+from schemas.datafiles.table import (
+    Bools,
+    FileOptions,
+    Table,
+    as_labels,
+    collapsed_columns,
+    require_column,
+)
 from schemas.errors import DataError
 from schemas.event import EventLayout, InvalidEvent, ParsedEvent, Path, load_object, parse_event
 
@@ -30,16 +37,19 @@ def read_json_lines(
     """
     _refuse_columns(path, options)
     lines = list(_lines(path))
-    features = _discover(path, lines, options) if wanted is None else wanted
+    features, ignored = _discover(path, lines, options) if wanted is None else (wanted, ())
     names = tuple(feature.name for feature in features)
     paths = tuple(feature.path for feature in features)
     events = [_parse(path, number, line, options.layout, paths) for number, line in lines]
     ids = [event.event_id for event in events if event.event_id is not None]
     times = [event.timestamp_ms for event in events if event.timestamp_ms is not None]
+    rows = np.array([event.features for event in events], np.float64).reshape(-1, len(names))
     return Table(
         names=names,
         paths=paths,
-        features=np.array([event.features for event in events], np.float32).reshape(-1, len(names)),
+        features=rows.astype(np.float32),
+        collapsed=collapsed_columns(rows, names),
+        ignored=ignored,
         labels=_labels(path, lines, options),
         event_ids=ids if len(ids) == len(events) else None,
         timestamps_ms=times if len(times) == len(events) else None,
@@ -74,22 +84,23 @@ def _parse(
 
 def _discover(
     path: FilePath, lines: list[tuple[int, bytes]], options: FileOptions
-) -> list[Feature]:
-    """Return the features that the lines hold, in order of first appearance."""
+) -> tuple[list[Feature], tuple[str, ...]]:
+    """Return the features in order of first appearance, and what is never a number."""
     found: dict[Path, None] = {}
-    everything: dict[str, None] = {}
+    everything: dict[Path, None] = {}
     skipped = _other_parts(options)
     for number, line in lines:
         held = _held(path, number, line, options.layout)
         if isinstance(held, list):
-            return [Feature(name=f"f{place}", path=(f"f{place}",)) for place in range(len(held))]
+            places = [f"f{place}" for place in range(len(held))]
+            return [Feature(name=name, path=(name,)) for name in places], ()
         for where, value in _leaves(held, ()):
-            everything[".".join(where)] = None
+            everything[where] = None
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if is_number and where not in skipped:
                 found[where] = None
     for name in options.drop_columns:
-        require_column(str(path), name, everything)
+        require_column(str(path), name, [".".join(where) for where in everything])
     if not found:
         below = ".".join(options.layout.features) or "the event itself"
         raise DataError(
@@ -103,7 +114,9 @@ def _discover(
             f"{path} has two features that would both be named {odd!r}, one of them by a key with "
             "a dot in it; wanted other keys"
         )
-    return [Feature(name=name, path=where) for name, where in zip(names, found, strict=True)]
+    ignored = tuple(".".join(where) for where in everything if where not in found.keys() | skipped)
+    features = [Feature(name=name, path=at) for name, at in zip(names, found, strict=True)]
+    return features, ignored
 
 
 def _other_parts(options: FileOptions) -> set[Path]:

@@ -24,6 +24,9 @@ from schemas.event import FLOAT32_LIMIT, EventLayout, InvalidEvent, Path, timest
 
 Bools = npt.NDArray[np.bool_]
 
+# Up to here float32 holds every integer.
+FLOAT32_EXACT_MAX = 2**24
+
 _LABELS = {
     **dict.fromkeys(("0", "0.0", "false", "normal"), False),
     **dict.fromkeys(("1", "1.0", "true", "anomaly", "anomalous"), True),
@@ -53,7 +56,9 @@ class FileOptions:
 class Table:
     """Events as columns: `features` is float32 [n, d], NaN where missing.
 
-    `paths` are the features' places in an event's JSON, below the layout's features.
+    `paths` are the features' places in an event's JSON, below the layout's features. `collapsed`
+    names the features whose integers float32 cannot tell apart. `ignored` names what
+    stands among a JSON event's features and is never a number.
     """
 
     names: tuple[str, ...]
@@ -62,6 +67,8 @@ class Table:
     labels: Bools | None = None
     event_ids: list[str] | None = None
     timestamps_ms: list[int] | None = None
+    collapsed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -135,6 +142,20 @@ def as_float32(
     return np.ascontiguousarray(features, np.float32)
 
 
+def collapsed_columns(features: npt.NDArray[Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of integers, such as epoch milliseconds, that are fewer as float32."""
+    return tuple(name for name, column in zip(names, features.T, strict=True) if _collapses(column))
+
+
+def _collapses(column: npt.NDArray[Any]) -> bool:
+    values = column[~np.isnan(column)]
+    whole = len(values) > 0 and np.abs(values).max() > FLOAT32_EXACT_MAX
+    if column.dtype.itemsize <= 4 or not whole or (values != np.trunc(values)).any():
+        return False
+    distinct = np.unique(values)
+    return len(np.unique(distinct.astype(np.float32))) < len(distinct)
+
+
 def as_labels(
     where: str, column: str, values: Iterable[object], place: Callable[[int], str]
 ) -> Bools:
@@ -206,6 +227,7 @@ def make_table(
         labels=as_labels(where, label, kept[label], place) if label else None,
         event_ids=[str(value) for value in kept[event_id]] if event_id else None,
         timestamps_ms=as_timestamps(where, kept[timestamp], options, place) if timestamp else None,
+        collapsed=collapsed_columns(features, names),
     )
 
 

@@ -194,7 +194,7 @@ class KafkaRig:
     def source(self, topic: str, group: str, batch_max: int = 100) -> Source:
         consumer = {**self._properties.consumer, "group.id": group}
         source = KafkaSource(consumer, topic, batch_max, self._watch, Metrics(), lambda: None)
-        self._stack.callback(source.close)  # Closing twice does no harm.
+        self._stack.callback(source.close, 5.0)  # Closing twice does no harm.
         return source
 
     def sink(self, scores: str, dead_letters: str, **properties: object) -> Sink:

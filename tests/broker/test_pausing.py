@@ -23,7 +23,7 @@ def test_a_partition_that_went_while_we_kept_alive_is_read_when_it_comes_back(ri
         return len(moved) == 2
 
     assert within(half_moved)
-    second.close()
+    second.close(5.0)
     for partition in range(4):
         rig.produce(topic, b"after", partition=partition)
     seen: set[int] = set()
@@ -35,4 +35,4 @@ def test_a_partition_that_went_while_we_kept_alive_is_read_when_it_comes_back(ri
         return seen == {0, 1, 2, 3}
 
     assert within(all_are_read), f"only partitions {seen} are read again"
-    first.close()
+    first.close(5.0)

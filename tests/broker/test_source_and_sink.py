@@ -84,7 +84,7 @@ class TestSource:
             ]
             assert values == [b"%d" % number for number in range(partition, 60, 3)]
         assert source.read(0.1) is None
-        source.close()
+        source.close(5.0)
 
     def test_a_record_arrives_whole(self, rig: Rig):
         topic = rig.topic()
@@ -94,7 +94,7 @@ class TestSource:
         source = rig.source(topic, unique("group"))
         source.start(nothing)
         turns = read_turns(source, 2)
-        source.close()
+        source.close(5.0)
         values = [value for turn in turns for value in turn.records.values]
         assert values == [b"\xff{", None]
         first = turns[0].records
@@ -109,7 +109,7 @@ class TestSource:
         source = rig.source(topic, unique("group"))
         source.start(nothing)
         turns = read_turns(source, 6)
-        source.close()
+        source.close(5.0)
         for turn in turns:
             ends = dict(zip(turn.records.partitions, turn.records.offsets, strict=True))
             assert turn.offsets == {p: offset + 1 for p, offset in ends.items()}
@@ -123,13 +123,13 @@ class TestSource:
         first.start(nothing)
         turns = read_turns(first, 10)
         first.commit(turns[0])
-        first.close()  # As one that ends on an error does: the other turns are not committed.
+        first.close(5.0)  # As one that ends on an error does: the other turns are not committed.
         done = len(turns[0].records)
         assert rig.committed(topic, group) == {0: done}
         second = rig.source(topic, group)
         second.start(nothing)
         again = read_turns(second, 10 - done)
-        second.close()
+        second.close(5.0)
         assert offsets_of(again) == [(0, offset) for offset in range(done, 10)]
 
     def test_nothing_is_committed_by_reading_and_leaving(self, rig: Rig):
@@ -138,7 +138,7 @@ class TestSource:
         source = rig.source(topic, group)
         source.start(nothing)
         read_turns(source, 1)
-        source.close()
+        source.close(5.0)
         assert not rig.committed(topic, group)
 
     def test_gaps_in_the_offsets_are_not_loss(self, rig: Rig):
@@ -150,7 +150,7 @@ class TestSource:
         source.start(nothing)
         turns = read_turns(source, 2)
         source.commit(turns[-1])
-        source.close()
+        source.close(5.0)
         assert [value for turn in turns for value in turn.records.values] == [b"before", b"after"]
         assert offsets_of(turns)[-1][1] > 1
         assert rig.committed(topic, group) == {0: offsets_of(turns)[-1][1] + 1}
@@ -166,7 +166,7 @@ class TestSource:
             source.keep_alive()
         read = sum(len(turn.records) for turn in turns)
         turns += read_turns(source, 20 - read)
-        source.close()
+        source.close(5.0)
         assert offsets_of(turns) == [(0, offset) for offset in range(20)]
 
     def test_revoking_settles_and_commits_the_turn_in_flight_first(self, rig: Rig):
@@ -191,8 +191,8 @@ class TestSource:
         assert not read
         assert second.read(0.5) is None
         assert rig.committed(topic, group).items() >= dict.fromkeys(moved, 10).items()
-        first.close()
-        second.close()
+        first.close(5.0)
+        second.close(5.0)
 
     def test_a_turn_that_was_not_settled_does_not_commit_what_has_moved(self, rig: Rig):
         topic, group = rig.topic(4), unique("group")
@@ -217,7 +217,7 @@ class TestSource:
             assert not moved & {*kept.records.partitions, *kept.offsets, *kept.assignments}
             assert set(turn.records.partitions) - moved == set(kept.records.partitions)
             first.commit(turn)
-        first.close()
+        first.close(5.0)
         assert rig.committed(topic, group) == dict.fromkeys(set(range(4)) - moved, 10)
         wanted = {(p, offset) for p in moved for offset in range(10)}
 
@@ -227,7 +227,7 @@ class TestSource:
             return wanted <= set(offsets_of(read))
 
         assert within(has_all)
-        second.close()
+        second.close(5.0)
 
     def test_leaving_in_the_middle_of_a_rebalance_is_quick(self, rig: Rig):
         """The assignment that waits to be heard must not be asked about by one who leaves."""
@@ -247,9 +247,9 @@ class TestSource:
         for _ in range(10):
             first.read(0.05)
         started = time.monotonic()
-        second.close()
+        second.close(5.0)
         assert time.monotonic() - started < 5
-        first.close()
+        first.close(5.0)
 
 
 def hand_over(first: Source, second: Source, turns: list[Turn]) -> tuple[set[int], list[Turn]]:
@@ -382,6 +382,35 @@ class TestSink:
             outputs_of(model, records).dead_letters.headers[0]
         ).as_stub(large)
         assert "trace" not in dict(by_offset[0].headers)
+
+    @pytest.mark.parametrize(
+        "what", ["a large key", "rubbish with a large key", "a tombstone with large headers"]
+    )
+    def test_a_record_whose_smaller_form_is_too_large_still_has_an_output(
+        self, rig: Rig, model: Model, what: str
+    ):
+        """A key or headers can fill a topic's limit alone; no record may end the worker."""
+        scores, letters = rig.topic(bytes_max=10_000), rig.topic(bytes_max=10_000)
+        sink = rig.sink(scores, letters)
+        large = b"x" * 20_000
+        records = {
+            "a large key": some([an_event(1, 2, 3)], keys=[large]),
+            "rubbish with a large key": some([b"rubbish"], keys=[large]),
+            "a tombstone with large headers": some([None], headers=[[("h", large)]]),
+        }[what]
+        sink.write(outputs_of(model, records))
+        assert settled(sink)
+        topic = scores if what == "a large key" else letters
+        (stored,) = rig.read_all(topic, 1)
+        sink.close()
+        assert stored.key is None
+        if topic == scores:
+            assert _score(stored).truncated
+            assert _score(stored).source.offset == 0
+        else:
+            letter = DeadLetter.from_headers(stored.headers)
+            assert letter.original_bytes == len(records.values[0] or b"")
+            assert "h" not in dict(stored.headers)
 
     def test_the_neighbours_of_an_output_too_large_keep_their_headers(
         self, rig: Rig, wide_model: Model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 
 from demo.books import Books
 from demo.broker import Broker
+from demo.events import Planned
+from demo.player import Player
 from tests.builders import a_sealed_model, an_event
-from tests.end_to_end.stream import PARTITIONS, Stream, ends, running
+from tests.end_to_end.stream import PARTITIONS, Stream, ends, running, wait_for_log
 
 EVENTS = 20_000
 
@@ -105,6 +108,74 @@ def test_workers_that_join_and_leave_under_load_lose_nothing(
     assert books.verdicts.keys() == sent
     assert books.repeats == 0, "an orderly hand-over repeats nothing"
     assert stream.committed() == ends(sent)
+
+
+def test_a_stop_in_the_middle_of_a_rebalance_repeats_nothing(
+    stream: Stream, model: Path, tmp_path: Path
+):
+    """Commits made while a rebalance is under way fail; they are asked for again in time.
+
+    A rebalance takes seconds here (a heartbeat each way), and what the first commits meanwhile
+    waits behind it, then fails for its old generation.
+    """
+    planned = [Planned("e", str(number), [0.1, 0.2, 0.3]) for number in range(20_000)]
+    player = Player(stream.servers, stream.input, planned, rate=2500)
+    with running(stream.worker(model, tmp_path, ODRADEK_BATCH_MAX="50")) as first:
+        player.start()
+        stream.wait_for(500)
+        second = stream.worker(model, tmp_path, ODRADEK_BATCH_MAX="50")
+        second.start()
+        try:
+            second.wait_until_ready()
+            mark = player.played + 2500
+            while player.played < mark:  # A second: in the middle of the rebalance.
+                time.sleep(0.01)
+            assert first.stop() == 0
+            player.join()
+            stream.read(books := Books(), lambda books: len(books.verdicts) >= len(planned))
+            assert second.stop() == 0
+        finally:
+            second.kill()
+    assert books.verdicts.keys() == player.sent.keys()
+    assert books.repeats == 0
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "in mid-stream"])
+def test_a_stop_while_the_broker_is_away_ends_in_time_and_says_so(
+    model: Path, tmp_path: Path, busy: bool
+):
+    with Broker() as broker:
+        broker.create_topics({"in": PARTITIONS, "out": PARTITIONS, "bad": 1})
+        stream = Stream(broker.bootstrap_servers, "in", "out", "bad")
+        sent = stream.send(events(2000))
+        settings = {
+            "ODRADEK_BATCH_MAX": "5" if busy else "4096",
+            "ODRADEK_STOP_TIMEOUT_S": "3",
+        }
+        with running(stream.worker(model, tmp_path, **settings)) as worker:
+            stream.read(Books(), all_of(sent) if not busy else lambda b: len(b.verdicts) > 20)
+            broker.kill()
+            if not busy:
+                wait_for_log(worker, "No broker answers")
+            started = time.monotonic()
+            code = worker.stop()
+            assert time.monotonic() - started < 20
+        log = worker.log.read_text()
+    if busy:
+        # A turn was in hand, or had just been settled: both are orderly, neither loses anything.
+        assert code in (0, 3), log
+        assert (code == 3) == ("did not acknowledge the last turn" in log), log
+    else:
+        assert code == 0, log
+
+
+def test_a_signal_before_the_first_turn_ends_the_worker_at_once(model: Path, tmp_path: Path):
+    nowhere = Stream("127.0.0.1:1", "in", "out", "bad")
+    worker = nowhere.worker(model, tmp_path)
+    worker.start()
+    wait_for_log(worker, "Waiting for a broker")
+    assert worker.stop() == 0
+    assert "before the first turn" in worker.log.read_text()
 
 
 def test_a_broker_that_dies_and_comes_back_is_waited_for(model: Path, tmp_path: Path):

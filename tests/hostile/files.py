@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from schemas.contract import CONTRACT_KEY, DIGEST_KEY, GoldenBatch, stamp
+from schemas.contract import CONTRACT_KEY, GoldenBatch
+from schemas.digest import DIGEST_KEY, stamp
 from tests.builders import Recipe, a_contract, a_graph, a_sealed_model, seal
 
 RECIPE = Recipe()

@@ -24,7 +24,9 @@ def test_a_score_above_the_threshold_is_a_p_value_within_the_rate(held_out, scor
     threshold = calibration.threshold(rate)
     # The calibration scores themselves and their neighbours are where ties matter.
     seen = np.array([*scores, *held_out], np.float32)
-    seen = np.concatenate([seen, np.nextafter(seen, np.float32(np.inf)), [np.float32(threshold)]])
+    seen = np.concatenate(
+        [seen, np.nextafter(seen, np.finfo(np.float32).max), [np.float32(threshold)]]
+    )
     p_values = calibration.p_values(seen)
     np.testing.assert_array_equal(seen > np.float32(threshold), p_values <= rate)
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import contract as module
+from schemas import digest as digest_module
 from schemas.calibration import Calibration
 from schemas.contract import (
     CONTRACT_KEY,
@@ -21,9 +22,8 @@ from schemas.contract import (
     ModelRefused,
     ScoreTolerance,
     Threshold,
-    stamp,
-    verified_digest,
 )
+from schemas.digest import stamp, verified_digest
 from schemas.event import EventLayout
 from tests.builders import a_sealed_model
 from tests.schemas.golden_records import CONTRACT
@@ -283,6 +283,6 @@ class TestDigest:
         assert stamp(self.sealed.replace(digest, b"0" * 64)) == self.sealed
 
     def test_a_file_beyond_the_limit_is_refused_before_it_is_searched(self, monkeypatch):
-        monkeypatch.setattr(module, "FILE_BYTES_MAX", 100)
+        monkeypatch.setattr(digest_module, "FILE_BYTES_MAX", 100)
         with pytest.raises(ModelRefused, match="at most 100 are read"):
             verified_digest(self.sealed)

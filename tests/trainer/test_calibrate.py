@@ -101,6 +101,32 @@ def test_a_flag_rate_is_told_in_false_alarms():
     low, high = (1e6 * (1 - q ** (1 / 999)) for q in (0.95, 0.05))
     assert (math.floor(low), math.floor(high)) == (51, 2994)
     assert text == (
-        "about 1,000 false alarms per million normal events; with nine chances in ten, as far "
-        "as 999 calibration events can tell, 51 to 3,000"
+        "about 1,000 false alarms per million normal events (1 in 1,000); with nine chances in "
+        "ten, as far as 999 calibration events can tell, 51 to 3,000"
     )
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "said"),
+    [
+        # 3 / 301, and not the 10,000 that were asked for.
+        (300, 0.01, "about 9,967 false alarms per million normal events (3 in 301)"),
+        # 0.3 * 10 is 2.9999999999999996 in floating point, and the rule's own division says 3.
+        (9, 0.3, "(3 in 10)"),
+        # The interval is narrower than two digits of its ends: 1,000 * 1.645 * .4 / sqrt(n).
+        (199_999, 0.2, "198,500 to 201,500"),
+        (49_999, 0.0002, "(10 in 50,000)"),
+    ],
+)
+def test_false_alarms_are_those_of_the_threshold_in_digits_that_tell(n, rate, said):
+    calibration = Calibration.of(np.arange(n))
+
+    assert said in false_alarms(calibration, rate)
+
+
+def test_events_without_a_score_do_not_calibrate_and_must_leave_enough():
+    scores = np.append(np.arange(99, dtype=np.float32), np.float32(np.nan))
+
+    assert calibrate(scores, CalibrationPlan(0.01, None, 100))[0].n == 99
+    with pytest.raises(DataError, match="98 of 99 calibration events hold a feature that varies"):
+        calibrate(scores[1:], CalibrationPlan(0.01, None, 99))

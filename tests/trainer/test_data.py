@@ -21,7 +21,7 @@ from trainer.data import (
 
 @given(st.integers(48, 5000), st.integers(0, 2**32))
 def test_every_row_is_in_exactly_one_part(rows, seed):
-    parts = split(rows, plan_calibration(rows, None), seed)
+    parts = split(rows, 1, plan_calibration(rows, None), seed)
 
     dealt = np.concatenate([parts.fit, parts.stop, parts.combine, parts.calibrate])
     assert sorted(dealt) == list(range(rows))
@@ -33,8 +33,8 @@ def test_every_row_is_in_exactly_one_part(rows, seed):
 def test_the_seed_deals_the_rows():
     plan = plan_calibration(500, None)
 
-    assert np.array_equal(split(500, plan, 1).fit, split(500, plan, 1).fit)
-    assert not np.array_equal(split(500, plan, 1).fit, split(500, plan, 2).fit)
+    assert np.array_equal(split(500, 1, plan, 1).fit, split(500, 1, plan, 1).fit)
+    assert not np.array_equal(split(500, 1, plan, 1).fit, split(500, 1, plan, 2).fit)
 
 
 def test_labelled_anomalies_and_rows_that_cannot_be_scored_are_left_out_and_counted(tmp_path):
@@ -57,11 +57,24 @@ def test_labelled_anomalies_and_rows_that_cannot_be_scored_are_left_out_and_coun
     assert table.labels is None
 
 
-def test_fewer_rows_than_features_are_refused(tmp_path):
-    path = write_csv(tmp_path / "a.csv", normal_rows(5))
+def test_fewer_fit_rows_than_features_are_refused():
+    """Of 100 rows 39 calibrate and 10 say when to stop: 100 are enough only for 41 features."""
+    plan = plan_calibration(100, 0.025)
 
-    with pytest.raises(DataError, match=r"5 usable row\(s\) for 6 features; wanted more rows"):
-        load([path], FileOptions(), {})
+    assert len(split(100, 51, plan, 0).fit) == 51
+    with pytest.raises(DataError, match=r"of 100 usable row\(s\) 51 are left to fit 52 features"):
+        split(100, 52, plan, 0)
+
+
+def test_rows_of_constants_alone_are_left_out(tmp_path):
+    rows = np.nan_to_num(normal_rows(20))
+    rows[3, :5] = np.nan
+    path = write_csv(tmp_path / "a.csv", rows)
+
+    table, _, quality = load([path], FileOptions(), {})
+
+    assert len(table) == 19
+    assert quality.unscorable_left_out == 1
 
 
 def test_a_choice_for_no_feature_names_the_nearest_one():

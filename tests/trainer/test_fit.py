@@ -7,7 +7,7 @@ from torch import nn
 from schemas.errors import SettingsError
 from trainer.autoencoder import Autoencoder
 from trainer.fit import average_loss, epochs_of, fit, loss, schedule
-from trainer.progress import Lines
+from trainer.progress import watch
 from trainer.settings import TrainingSettings
 from trainer.transforms import Prepared
 
@@ -116,21 +116,40 @@ def test_a_loss_that_is_not_finite_ends_the_training():
     ],
 )
 def test_each_schedule_sets_the_rates_that_it_promises(kind, rates):
+    assert rates_of(kind, epochs=8) == pytest.approx(rates, abs=1e-3)
+
+
+@pytest.mark.parametrize("rates", [[1], [1, 0.1], [1, 0.1, 0.01], [1, 1, 0.1, 0.01]])
+def test_steps_come_after_the_first_epoch_and_one_by_one(rates):
+    assert rates_of("step", epochs=len(rates)) == pytest.approx(rates)
+
+
+def rates_of(kind, epochs):
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0)
-    next_rate, seen = schedule(kind, optimizer, epochs=8), []
-    for _ in rates:
+    set_next_rate, seen = schedule(kind, optimizer, epochs), []
+    for _ in range(epochs):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        next_rate(1.0)  # Never better than the first: a plateau from there.
-
-    assert seen == pytest.approx(rates, abs=1e-3)
+        set_next_rate(1.0)  # Never better than the first: a plateau from there.
+    return seen
 
 
 def test_progress_off_a_terminal_is_some_twenty_lines(capsys):
-    lines = Lines(epochs=1000)
-    for epoch in range(1, 1001):
-        lines.epoch_ended(epoch, 0.5, 0.25)
+    with watch(epochs=1000) as lines:
+        for epoch in range(1, 1001):
+            lines.epoch_ended(epoch, 0.5, 0.25)
 
     written = capsys.readouterr().err.splitlines()
     assert 20 <= len(written) <= 22
     assert written[-1] == "epoch 1000/1000: loss 0.5000, on held-out events 0.2500"
+
+
+@pytest.mark.parametrize("ended", [1, 150, 173])
+def test_the_last_epoch_is_shown_once_also_after_an_early_stop(ended, capsys):
+    with watch(epochs=1000) as lines:
+        for epoch in range(1, ended + 1):
+            lines.epoch_ended(epoch, 0.5, 0.25)
+
+    written = capsys.readouterr().err.splitlines()
+    assert written[-1].startswith(f"epoch {ended}/1000: ")
+    assert len(set(written)) == len(written)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 
+from schemas.contract import SCORE_SCALE_MIN, ModelRefused
 from tests.trainer.conftest import NAMES, QUICK, normal_rows, write_csv
 from trainer.__main__ import main
+from trainer.flags import parse
+from trainer.runtime import open_sealed
+from trainer.settings import EvaluateCommand, FitCommand
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +41,15 @@ def fails(capsys, *arguments):
         (["fit"], ["DATA", "--out is missing"]),
         (["fit", "a.csv", "--ou", "m.onnx"], ["no flag --ou; did you mean '--out'?"]),
         (["fit", "a.csv", "--out", "m.onnx", "--set", "epoch=3"], ["did you mean 'epochs'?"]),
+        (
+            ["fit", "a.csv", "--out", "m.onnx", "--out", "n.onnx", "--out", "o.onnx"],
+            ["--out is given 3 times; wanted once"],
+        ),
+        (
+            ["fit", "a.csv", "--out", "m.onnx", "--set", "seed=1", "--set", "seed=2"],
+            ["--set: seed: set more than once; wanted each name once"],
+        ),
+        (["evaluate", "m.onnx", "--json", "a.csv", "b.csv"], ["'b.csv' belongs to no flag"]),
         (["fit", "a.csv", "--out", "m.onnx", "--set", "fast"], ["wanted name=value, got 'fast'"]),
         (
             ["fit", "a.csv", "--out", "m.onnx", "--target-flag-rate", "7", "--set", "seed=x"],
@@ -72,7 +86,7 @@ def test_every_problem_is_in_one_message(capsys):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (normal_rows(1), "1 usable row(s) for 6 features"),
+        (normal_rows(1), "1 usable row(s), of which at most 0 calibrate"),
         (normal_rows(40), "takes 19 calibration events, 48 rows in all"),
         (np.ones((100, 6), np.float32), "all 6 columns are constant"),
         (normal_rows(100) * [1, 1, np.nan, 1, 1, 1], "no fit row has a value for 'mass'"),
@@ -143,6 +157,29 @@ def test_evaluate_gives_its_figures_as_text_and_as_json(sealed_path, labelled_cs
     assert figures["model"] == "tiny 20261124T142100Z"
 
 
+def test_flags_may_stand_before_between_and_after_what_they_belong_to():
+    evaluate = {"evaluate": EvaluateCommand, "fit": FitCommand}
+    for words in ("--json m.onnx l.csv", "m.onnx --json l.csv", "m.onnx l.csv --json"):
+        command = parse("program", "about", evaluate, ["evaluate", *words.split()])
+        assert (str(command.model), str(command.labelled), command.as_json) == (
+            "m.onnx", "l.csv", True,
+        )  # fmt: skip
+    for words in ("a.csv --out m.onnx b.csv", "--out m.onnx a.csv b.csv --set seed=1"):
+        command = parse("program", "about", evaluate, ["fit", *words.split()])
+        assert list(map(str, command.data)) == ["a.csv", "b.csv"]
+        assert str(command.out) == "m.onnx"
+
+
+def test_evaluate_reads_a_file_that_also_names_its_events(sealed_path, labelled_csv, tmp_path):
+    header, *lines = labelled_csv.read_text().splitlines()
+    lines = [f"e{place},{place},x,{line}" for place, line in enumerate(lines)]
+    path = tmp_path / "named.csv"
+    path.write_text("\n".join([f"id,at,note,{header}", *lines]))
+    flags = "--label-column label --id-column id --timestamp-column at --drop-column note"
+
+    assert main(["evaluate", str(sealed_path), str(path), *flags.split()]) == 0
+
+
 def test_evaluate_refuses_what_it_cannot_use(
     sealed_path, labelled_csv, normal_csv, capsys, tmp_path
 ):
@@ -167,7 +204,9 @@ def test_fit_evaluates_warns_and_says_what_it_made(labelled_csv, tmp_path, capsy
     assert main(["fit", str(normal), "--out", str(out), *QUICK, *arguments]) == 0
 
     written = capsys.readouterr()
-    assert "rows: " in written.out
+    assert "rows: fit 171, stop 30, calibrate 99; best epoch " in written.out
+    assert re.search(r"hold on other machines to [125]e-05 relative", written.out)
+    assert "1 column(s) never vary: steady;" in written.err
     assert "AUC" in written.out
     assert "smallest supported one, 0.01, was taken" in written.err
     assert "of the 400 labelled rows were also trained or calibrated on" in written.err
@@ -188,11 +227,52 @@ def test_nested_json_events_train_a_model_that_expects_them(tmp_path):
 
     assert main(["fit", str(path), "--out", str(out), *QUICK, *flags]) == 0
 
-    from trainer.runtime import open_sealed
-
     contract = open_sealed(out).contract
     assert contract.feature_names == ("a.x", "b")
     assert contract.paths == (("a", "x"), ("b",))
     assert contract.layout.event_id == ("meta", "id")
     assert contract.layout.features == ("payload",)
     assert contract.layout.timestamp_kind == "s"
+
+
+def test_data_that_is_reconstructed_almost_exactly_is_sealed_by_the_defaults(tmp_path):
+    """Trained to the end, the median score is rounding: no digit of it holds on other kernels."""
+    celsius = np.random.default_rng(0).normal(20, 8, (2000, 1))
+    columns = np.hstack([celsius, 1.8 * celsius + 32])
+    path, out = tmp_path / "temperatures.csv", tmp_path / "model.onnx"
+    write_csv(path, columns, ["celsius", "fahrenheit"])
+
+    assert main(["fit", str(path), "--out", str(out)]) == 0
+
+    contract = open_sealed(out).contract
+    scores = contract.calibration.scores
+    assert scores[len(scores) // 2] < 1e-4
+    assert contract.score_tolerance.scale == SCORE_SCALE_MIN
+
+
+def test_a_model_of_ours_that_is_refused_is_our_fault_and_no_traceback(
+    normal_csv, tmp_path, monkeypatch, capsys
+):
+    def refuse(*_):
+        raise ModelRefused("torch and the file differ")
+
+    monkeypatch.setattr("trainer.__main__.verify", refuse)
+
+    assert main(["fit", str(normal_csv), "--out", str(tmp_path / "m.onnx"), *QUICK]) == 1
+
+    error = capsys.readouterr().err
+    assert "error: the model that was made does not keep its contract: torch and" in error
+    assert "Nothing was written" in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_integers_that_float32_cannot_tell_apart_are_pointed_out(tmp_path, capsys):
+    rows = np.random.default_rng(0).normal(size=(30, 3))
+    rows[:, 1] = 1_767_225_600_000 + np.arange(30)
+    path = write_csv(tmp_path / "a.csv", rows, ["a", "when", "b"])
+
+    assert main(["fit", str(path), "--out", str(tmp_path / "m.onnx")]) == 2
+
+    error = capsys.readouterr().err
+    assert "warning: the column 'when' holds integers that a 32-bit float cannot tell" in error

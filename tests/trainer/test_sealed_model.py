@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
 
-from schemas.contract import ModelRefused, stamp, verified_digest
+from schemas.contract import ModelRefused
+from schemas.datafiles import FileOptions
+from schemas.digest import stamp, verified_digest
 from tests.trainer.conftest import EPOCH, NAMES, QUICK, normal_rows
 from trainer.__main__ import main
+from trainer.data import load, rows_in_common
 from trainer.export import export, with_contract
 from trainer.runtime import open_sealed, open_session, run
-from trainer.seal import golden_rows, staged
+from trainer.seal import staged
 from trainer.verify import verify
 
 
@@ -130,6 +135,25 @@ def test_a_row_without_any_feature_has_no_score(sealed):
     assert np.isfinite(outputs.expected).all()
 
 
+@pytest.mark.parametrize("steady", [7.5, 8.5])
+def test_a_row_of_constants_alone_has_no_score(sealed, steady):
+    rows = np.full((2, len(NAMES)), np.nan, np.float32)
+    rows[:, NAMES.index("steady")] = steady
+    rows[1, 0] = 50.0
+
+    outputs = run(sealed.session, rows)
+
+    assert list(np.isnan(outputs.score)) == [True, False]
+    assert np.isfinite(outputs.contributions).all()
+    assert np.isfinite(outputs.expected).all()
+
+
+def test_the_golden_batch_holds_no_training_row(sealed, normal_csv):
+    table, _, _ = load([normal_csv], FileOptions(), {})
+
+    assert rows_in_common(table.features, sealed.contract.golden.rows(len(NAMES))) == 0
+
+
 def test_what_is_expected_is_in_the_users_units(sealed):
     rows = np.array([[60, 0, 120, 0, 0, 7.5]], np.float32)
 
@@ -184,7 +208,7 @@ def test_a_model_whose_scores_depend_on_the_batch_is_refused(sealed, tmp_path):
 
     module, rows = RowSums(), normal_rows(50)
     graph = export(module, len(NAMES))
-    golden = golden_rows(rows)
+    golden = sealed.contract.golden.rows(len(NAMES))
     scores = run(open_session(graph.SerializeToString()), golden).score
     contract = replace(sealed.contract, golden=GoldenBatch.of(golden, scores))
     path = tmp_path / "model.onnx"
@@ -192,6 +216,38 @@ def test_a_model_whose_scores_depend_on_the_batch_is_refused(sealed, tmp_path):
 
     with pytest.raises(ModelRefused, match="a row's score differs"):
         verify(path, module, rows)
+
+
+class Counting(nn.Module):
+    """What the file gives, but a little off where the batch is of this size."""
+
+    def __init__(self, session, off_at):
+        super().__init__()
+        self.session, self.off_at, self.sizes = session, off_at, []
+
+    def forward(self, features):
+        self.sizes.append(len(features))
+        outputs = run(self.session, features.numpy())
+        score = outputs.score * np.float32(1.001 if len(features) == self.off_at else 1)
+        return tuple(map(torch.from_numpy, (score, outputs.contributions, outputs.expected)))
+
+
+@pytest.mark.parametrize("rows", [1, 50, 2000])
+def test_a_full_batch_of_the_workers_is_verified_however_few_rows_there_are(
+    sealed_path, sealed, rows, monkeypatch
+):
+    seen, session_run = set(), ort.InferenceSession.run
+
+    def watched(session, names, feed):
+        seen.add(len(feed["features"]))
+        return session_run(session, names, feed)
+
+    monkeypatch.setattr(ort.InferenceSession, "run", watched)
+    verify(sealed_path, Counting(sealed.session, off_at=0), normal_rows(rows))
+    with pytest.raises(ModelRefused, match="batches of 4096, torch and the file differ"):
+        verify(sealed_path, Counting(sealed.session, off_at=4096), normal_rows(rows))
+
+    assert {1, 7, 64, 1000, 4096} <= seen
 
 
 @pytest.mark.parametrize("byte", [100, -100])
@@ -205,6 +261,16 @@ def test_an_edited_file_is_refused(sealed_path, tmp_path, byte):
         open_sealed(path)
 
 
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "disk.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+
+    with pytest.raises(ModelRefused, match=r"it has 2,147,483,648 bytes; at most 2,147,483,647"):
+        open_sealed(path)
+
+
 def test_the_digest_is_of_the_bytes_of_the_file(sealed_path, sealed):
     assert verified_digest(sealed_path.read_bytes()) == sealed.digest
 
@@ -213,13 +279,14 @@ def test_every_option_of_the_network_seals_and_verifies(normal_csv, tmp_path, ca
     """Normalisation, dropout, a refused missing value and a rate of one's own, in one export."""
     out = tmp_path / "options.onnx"
     arguments = ["--target-flag-rate", "0.01", "--name", "mine", "--version", "7"]
+    arguments += QUICK[:4]
     for setting in (
         "normalisation=layer", "dropout=0.1", "activation=silu", "bottleneck=2", "hidden=16,8",
         "missing=eta:refuse", "transforms=pt:asinh,tail:standardise", "schedule=plateau",
     ):  # fmt: skip
         arguments += ["--set", setting]
 
-    assert main(["fit", str(normal_csv), "--out", str(out), *QUICK, *arguments]) == 0
+    assert main(["fit", str(normal_csv), "--out", str(out), *arguments]) == 0
 
     model = open_sealed(out)
     assert (model.contract.name, model.contract.version) == ("mine", "7")
@@ -228,4 +295,4 @@ def test_every_option_of_the_network_seals_and_verifies(normal_csv, tmp_path, ca
     rows[:] = np.nan_to_num(rows)
     rows[1, 1] = np.nan
     assert list(np.isnan(run(model.session, rows).score)) == [False, True]
-    assert "10,000 false alarms per million normal events" in capsys.readouterr().out
+    assert "6,734 false alarms per million normal events (2 in 297)" in capsys.readouterr().out

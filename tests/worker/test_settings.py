@@ -120,6 +120,25 @@ def test_a_value_that_cannot_be_is_named_with_what_was_wanted(variable, value, t
     assert told in text
 
 
+@pytest.mark.parametrize("name", ["ODRADEK_OUTPUT_TOPIC", "ODRADEK_DEAD_LETTER_TOPIC"])
+def test_topics_that_would_feed_each_other_are_refused(name, environment):
+    environment.setenv(name, "events")
+    assert "must be three; seen events" in problems_of()
+
+
+def test_both_clients_use_one_cluster(environment):
+    environment.setenv("KAFKA_PRODUCER_BOOTSTRAP_SERVERS", "elsewhere:9092")
+    assert "both clients must use one cluster" in problems_of()
+
+
+@pytest.mark.parametrize(
+    "name", ["KAFKA_STATISTICS_INTERVAL_MS", "KAFKA_PRODUCER_QUEUE_BUFFERING_MAX_MESSAGES"]
+)
+def test_properties_that_the_worker_lives_by_are_refused(name, environment):
+    environment.setenv(name, "1")
+    assert f"{name}: " in problems_of()
+
+
 def test_exactly_once_is_refused_by_name(environment):
     environment.setenv("ODRADEK_DELIVERY", "exactly-once")
     assert "ODRADEK_DELIVERY (--delivery): exactly-once is not built yet" in problems_of()

@@ -85,3 +85,12 @@ def test_two_features_of_one_name_are_refused(tmp_path):
     path = jsonl(tmp_path, {"features": {"a.b": 1, "a": {"b": 2}}})
 
     assert "two features that would both be named 'a.b'" in refusal(path)
+
+
+def test_what_is_never_a_number_is_named_and_ignored(tmp_path):
+    lines = ['{"features": {"a": 1, "c": "0.31", "d": {"e": null}}}', '{"features": {"a": 2}}']
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(lines))
+    table = read_table(path, FileOptions())
+    assert table.names == ("a",)
+    assert table.ignored == ("c", "d.e")

@@ -1,0 +1,101 @@
+"""Commits offsets, knows which ones the broker has not confirmed, and asks again.
+
+Commits share a connection with the group's own requests, and Kafka answers one request of a
+connection at a time: one made while a rebalance is under way waits behind it, and then fails for
+its old generation. A commit that failed is not lost here: it is asked for again with the next
+turn's, when nothing is read, and before partitions are given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from worker.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 0.05
+# They end with the rebalance that causes them.
+_PASSING = (
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+
+
+class Committer:
+    """The commits of one topic; `owed` are the offsets not yet confirmed, by partition."""
+
+    def __init__(self, topic: str, metrics: Metrics) -> None:
+        self.owed: dict[int, int] = {}
+        self._topic = topic
+        self._metrics = metrics
+        self._failing = False
+
+    def commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
+        """Ask for these offsets, and for all that are owed; do not wait."""
+        self.owed.update(offsets)
+        places = self._places(self.owed)
+        try:
+            consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            self.on_commit(error.args[0], places)
+
+    def ask_again(self, consumer: Consumer) -> None:
+        """Ask again if the last commit failed; do not wait."""
+        if self._failing and self.owed:
+            self.commit(consumer, {})
+
+    def confirm(self, consumer: Consumer, partitions: Collection[int], limit_s: float) -> None:
+        """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass."""
+        deadline = time.monotonic() + limit_s
+        while places := self._places({p: self.owed[p] for p in partitions if p in self.owed}):
+            try:
+                self.on_commit(None, consumer.commit(offsets=places, asynchronous=False))
+            except KafkaException as error:
+                self.on_commit(error.args[0], places)
+                passing = error.args[0].code() in _PASSING
+                if not passing or time.monotonic() > deadline:
+                    return
+                time.sleep(AGAIN_S)
+
+    def confirm_while_polling(self, consumer: Consumer, limit_s: float) -> bool:
+        """Have all that is owed confirmed; return whether it was within `limit_s`.
+
+        What the consumer reads meanwhile is dropped: it is for one who leaves.
+        """
+        deadline = time.monotonic() + limit_s
+        while self.owed and time.monotonic() < deadline:
+            self.commit(consumer, {})
+            consumer.poll(AGAIN_S)
+        return not self.owed
+
+    def forget(self, partitions: Collection[int]) -> None:
+        """Owe nothing for partitions that are no longer ours."""
+        for partition in partitions:
+            self.owed.pop(partition, None)
+
+    def on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """librdkafka's answer, and ours to its client's exceptions."""
+        errors = [error, *(place.error for place in places)]
+        failure = next((each for each in errors if each), None)
+        for place in places:
+            if not error and not place.error and self.owed.get(place.partition) == place.offset:
+                del self.owed[place.partition]
+        self._metrics.committed("failed" if failure else "ok")
+        if failure and not self._failing:
+            log.warning(
+                "A commit failed: %s. It is asked for again; until one succeeds, a crash repeats "
+                "more than the turn in hand.",
+                failure.str(),
+            )
+        elif self._failing and not failure:
+            log.info("Commits succeed again.")
+        self._failing = failure is not None
+
+    def _places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
