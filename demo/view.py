@@ -133,8 +133,9 @@ def _number(value: float | None) -> str:
 
 def _numbers(books: Books, moment: Moment) -> str:
     median, high = books.latency_ms()
+    latency = f"p50 {median:.0f} ms  p99 {high:.0f} ms" if books.latencies_ms else "-"
     return (
         f"sent {moment.sent:,}   out {len(books.verdicts):,}   {moment.outputs_per_s:,.0f}/s   "
-        f"latency p50 {median:.0f} ms  p99 {high:.0f} ms   flagged {books.flagged:,}   "
+        f"latency {latency}   flagged {books.flagged:,}   "
         f"dead letters {books.dead_letters.total():,}   repeats {books.repeats:,}   {moment.worker}"
     )
