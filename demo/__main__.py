@@ -44,7 +44,8 @@ def main() -> int:
     """Run the demonstration; return 0 if nothing was lost."""
     arguments = _arguments()
     console = Console()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a background job inherits none.
+        signal.signal(number, _interrupt)
     try:
         with ExitStack() as stack:
             return _demonstrate(arguments, console, stack)

@@ -268,7 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--topics", nargs="*", default=[], help="make these topics")
     parser.add_argument("--warm", action="store_true", help="only make the class cache; see warm()")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a background job inherits none.
+        signal.signal(number, signal.default_int_handler)
     try:
         if chosen.warm:
             print(f"Later brokers start with the class cache {warm()}")
