@@ -52,7 +52,7 @@ class Reader:
             if message.topic() == self._output_topic and value is not None:
                 books.score(decode_score(value), now_ms)
             elif headers is not None:
-                books.dead_letter(DeadLetter.from_headers(headers))  # type: ignore[arg-type]
+                books.dead_letter(DeadLetter.from_headers(headers))  # type: ignore[arg-type]  # Read as bytes.
         return len(messages)
 
     def close(self) -> None:

@@ -79,8 +79,9 @@ def run(arguments: Sequence[str]) -> int:
     )
     models = _models(settings, metrics)
     watch = BrokerWatch(health)
-    topics = wait_for_topics(settings, kafka.consumer, watch)
-    worker = _worker(settings, with_batch_bytes(kafka, topics), models, metrics, health, watch)
+    batch_bytes = wait_for_topics(settings, kafka.consumer, watch)
+    kafka = with_batch_bytes(kafka, batch_bytes)
+    worker = _worker(settings, kafka, models, metrics, health, watch)
     # What lives until now lives to the end: the collector need not look at it again.
     gc.collect()
     gc.freeze()
