@@ -21,6 +21,7 @@ from schemas.score import Score, decode_score
 SCORE_TOLERANCE = 1e-4
 DRAIN_SLOWEST_PER_S = 500
 LOOK_EVERY_S = 0.02
+MORE_WAIT_S = 0.3
 
 
 class Reader:
@@ -34,7 +35,7 @@ class Reader:
         self._consumer.close()
 
     def end(self, topic: str) -> int:
-        """Return how many records the topic holds (no transactions, nothing deleted)."""
+        """Return how many records the topic holds, transactions' markers among them."""
         _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)
         return int(high)
 
@@ -47,6 +48,24 @@ class Reader:
                 raise ContenderFailed(f"{seen:,} of {count:,} outputs are written; giving up")
             time.sleep(LOOK_EVERY_S)
 
+    def wait_until_committed(
+        self, contender: Contender, group: str, topic: str, count: int
+    ) -> None:
+        """Wait until the group has come so far; the end of a topic counts transactions' markers."""
+        deadline = time.monotonic() + 60 + count / DRAIN_SLOWEST_PER_S
+        member = self._client(group)
+        try:
+            while True:
+                (place,) = member.committed([TopicPartition(topic, 0)], timeout=30)
+                if place.offset >= count:
+                    return
+                contender.raise_if_ended()
+                if time.monotonic() > deadline:
+                    raise ContenderFailed(f"{place.offset:,} of {count:,} committed; giving up")
+                time.sleep(LOOK_EVERY_S)
+        finally:
+            member.close()
+
     def committed(self, group: str, topic: str) -> int:
         """Return the group's offset."""
         member = self._client(group)
@@ -57,7 +76,11 @@ class Reader:
             member.close()
 
     def records(self, topic: str, count: int) -> Iterator[Message]:
-        """Yield the first `count` records of the topic."""
+        """Yield the `count` records of the topic; those that count, if there are transactions.
+
+        Raises:
+            ContenderFailed: there are fewer, or more.
+        """
         self._consumer.assign([TopicPartition(topic, 0, 0)])
         left = count
         while left:
@@ -66,6 +89,8 @@ class Reader:
                 raise ContenderFailed(f"{left:,} of {count:,} records of {topic} cannot be read")
             yield from messages
             left -= len(messages)
+        if self._consumer.consume(1, MORE_WAIT_S):
+            raise ContenderFailed(f"{topic} has more than the {count:,} records that are wanted")
         self._consumer.unassign()
 
     def delete(self, topic: str) -> None:
@@ -113,8 +138,6 @@ def check_outputs(
     Raises:
         ContenderFailed: something is missing, double or wrong.
     """
-    if (seen := reader.end(topic)) != len(load):
-        raise ContenderFailed(f"{seen:,} outputs for {len(load):,} events")
     stamps = Stamps()
     rows_by_key = {event_id(row).encode(): row for row in range(len(load))}
     scores = np.full(len(load), np.nan)

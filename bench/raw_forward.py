@@ -15,8 +15,8 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from worker.kafka_client import KafkaRecord
 from worker.kafka_properties import kafka_properties
+from worker.kafka_records import KafkaRecord
 from worker.settings import WorkerSettings
 
 

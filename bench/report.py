@@ -17,7 +17,12 @@ import onnxruntime
 from bench.contender import Spent
 from demo.broker import KAFKA_VERSION
 
-TEXTBOOK, WORKER, RAW = NAMES = ("textbook loop", "odradek-worker", "raw forward")
+TEXTBOOK, WORKER, ONCE, RAW = NAMES = (
+    "textbook loop",
+    "odradek-worker",
+    "exactly once",
+    "raw forward",
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def table(runs: Sequence[Run], events: int) -> str:
         others = max(run.spent.others_share for run in own)
         lines.append(f"{name:16}{speed:>30}{cost:>26}{own_share:>10.0%}{others:>8.0%}")
     lines.append("")
-    for above, below in ((WORKER, TEXTBOOK), (WORKER, RAW)):
+    for above, below in ((WORKER, TEXTBOOK), (WORKER, RAW), (ONCE, WORKER)):
         speeds = _spread(_ratios(runs, above, below, lambda run: run.events_per_s), ".2f")
         costs = _spread(_ratios(runs, below, above, lambda run: run.cpu_us_per_event), ".2f")
         lines.append(f"{above} / {below}: {speeds} x the events/s, {costs} x by CPU per event")

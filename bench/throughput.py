@@ -8,10 +8,11 @@ another, in an order that turns round from repeat to repeat:
 - `textbook loop`: poll, json.loads, the model on one row, json.dumps, produce; flush and commit
   every 1,000 (`bench.textbook`);
 - `odradek-worker`: the real `python -m worker run`, at-least-once, with its metrics on;
+- `exactly once`: the same with ODRADEK_DELIVERY=exactly-once, a transaction for each turn;
 - `raw forward`: the bytes written back as they are, by the worker's own clients and turns: not a
   contender, but the ceiling (`bench.raw_forward`).
 
-The first two load the same sealed file and write the same score record. Everything they wrote is
+The first three load the same sealed file and write the same score record. Everything they wrote is
 read back after each run: one output for every event, keys unique, all scores right to 1e-4, all
 offsets committed. A run that fails this ends the program; no figure is printed.
 
@@ -48,7 +49,7 @@ from bench import model
 from bench.check import Reader, check_outputs
 from bench.contender import Contender, ContenderFailed, Cores, stage_seconds
 from bench.load import Load, fill
-from bench.report import RAW, TEXTBOOK, WORKER, Run, line, results, table
+from bench.report import ONCE, RAW, TEXTBOOK, WORKER, Run, line, results, table
 from demo.broker import Broker, BrokerUnavailable, free_port
 from schemas.calibration import Floats
 from schemas.contract import CONTRACT_KEY, Contract
@@ -56,6 +57,7 @@ from schemas.contract import CONTRACT_KEY, Contract
 MODULES = {
     TEXTBOOK: ("bench.textbook",),
     WORKER: ("worker", "run"),
+    ONCE: ("worker", "run", "--delivery", "exactly-once"),
     RAW: ("bench.raw_forward",),
 }
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
@@ -162,7 +164,10 @@ def run(course: Course, name: str, label: str) -> Run:
     }
     with Contender(MODULES[name], settings, course.cores) as contender:
         contender.wait_until_joined()
-        course.reader.wait_until_drained(contender, place, events)
+        if name == ONCE:
+            course.reader.wait_until_committed(contender, place, course.load.topic, events)
+        else:
+            course.reader.wait_until_drained(contender, place, events)
         spent = contender.spent()
         stages = _stage_seconds(port) if name == WORKER else {}
         contender.stop()

@@ -157,7 +157,7 @@ class Broker:
         Raises KafkaException where Kafka refuses one, BrokerUnavailable where one stays unseen.
         """
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        wanted = [NewTopic(name, n, 1, config=dict(config or {})) for name, n in partitions.items()]
+        wanted = [NewTopic(name, n, config=dict(config or {})) for name, n in partitions.items()]
         for created in admin.create_topics(wanted, request_timeout=timeout_s).values():
             created.result()
         deadline_s = time.monotonic() + timeout_s

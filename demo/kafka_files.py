@@ -103,6 +103,8 @@ PROPERTIES = {
     # A new member gets its partitions a heartbeat after the old one let go: 5 s by default.
     "group.consumer.heartbeat.interval.ms": "500",
     "group.consumer.min.heartbeat.interval.ms": "100",
+    # What a dead worker's transaction leaves is ended by this sweep: every 10 s by default.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     # Lower bounds only: a client that asks for a short session, to be missed soon, may have it.
     "group.consumer.min.session.timeout.ms": "1000",
     "group.min.session.timeout.ms": "1000",

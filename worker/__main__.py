@@ -1,6 +1,7 @@
 """The worker's program: settings -> objects -> run -> exit code.
 
 odradek-worker run                     score a topic until told to stop
+odradek-worker redrive                 score its dead letters again, those that are there now
 odradek-worker check MODEL.onnx        is this file fit to serve? exit 0, or 1 with the reason
 odradek-worker score MODEL.onnx FILE   score a file, one score record a line on stdout
 """
@@ -20,18 +21,25 @@ from types import FrameType
 
 from schemas.errors import EXIT_USER, OutsideError, SettingsError, did_you_mean, run_program
 from worker import logs, offline
+from worker.breaker import Breaker
+from worker.delivery import AtLeastOnce, ExactlyOnce
 from worker.health import Health
+from worker.hold import Holds
 from worker.http import serve_http
 from worker.kafka_client import BrokerWatch
 from worker.kafka_properties import ClientProperties
 from worker.metrics import Metrics
 from worker.model import ModelOptions, open_model
 from worker.model_slot import ModelSlot
-from worker.service import Clocks, Worker
+from worker.positions import Positions
+from worker.redrive_command import redrive
+from worker.scoring import scoring
+from worker.service import Clocks, Delivery, Worker
 from worker.settings import WorkerSettings, read_settings
-from worker.sink import KafkaSink
+from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
-from worker.topics import wait_for_topics, with_batch_bytes
+from worker.topics import AdminClient, make_admin, wait_for_topics, with_batch_bytes
+from worker.transactions import TransactionalSink, transactional_id
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         "run": run,
         "check": offline.check,
         "score": offline.score,
+        "redrive": redrive,
     }
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -79,9 +88,10 @@ def run(arguments: Sequence[str]) -> int:
     )
     models = _models(settings, metrics)
     watch = BrokerWatch(health)
-    batch_bytes = wait_for_topics(settings, kafka.consumer, watch)
+    admin = make_admin(kafka.consumer, watch)
+    batch_bytes = wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
     kafka = with_batch_bytes(kafka, batch_bytes)
-    worker = _worker(settings, kafka, models, metrics, health, watch)
+    worker = _worker(settings, kafka, admin, models, metrics, health, watch)
     # What lives until now lives to the end: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -120,6 +130,7 @@ def _models(settings: WorkerSettings, metrics: Metrics) -> ModelSlot:
 def _worker(
     settings: WorkerSettings,
     kafka: ClientProperties,
+    admin: AdminClient,
     models: ModelSlot,
     metrics: Metrics,
     health: Health,
@@ -128,29 +139,61 @@ def _worker(
     def joined() -> None:
         health.joined = True
 
+    holds = Holds(health, metrics)
     source = KafkaSource(
         {**kafka.consumer, "group.id": settings.group_id},
         settings.input_topic,
         settings.batch_max,
+        Positions(
+            lambda: make_admin(kafka.consumer, watch),
+            settings.input_topic,
+            settings.group_id,
+            settings.start_rules,
+        ),
         watch,
         metrics,
+        holds,
         joined,
+        jump_gaps=settings.on_gap == "jump",
     )
     metrics.watch_lag(source.lags)
-    sink = KafkaSink(
-        kafka.producer, settings.output_topic, settings.dead_letter_topic, watch, metrics
-    )
     return Worker(
         source,
-        sink,
+        _delivery(settings, kafka, source, watch, metrics, holds),
         models,
+        scoring(metrics, settings.top_features),
         metrics,
         health,
+        holds,
         Clocks(time.monotonic, time.time),
-        top_features_max=settings.top_features,
+        breaker=Breaker(settings.breaker_ratio) if settings.breaker == "on" else None,
         idle_wait_s=IDLE_WAIT_S,
         stop_timeout_s=settings.stop_timeout_s,
     )
+
+
+def _delivery(
+    settings: WorkerSettings,
+    kafka: ClientProperties,
+    source: KafkaSource,
+    watch: BrokerWatch,
+    metrics: Metrics,
+    holds: Holds,
+) -> Delivery:
+    topics = Topics(settings.output_topic, settings.dead_letter_topic)
+    if settings.delivery == "at-least-once":
+        return AtLeastOnce(source, KafkaSink(kafka.producer, topics, watch, metrics, holds))
+    static_id = kafka.consumer.get("group.instance.id")
+    sink = TransactionalSink(
+        kafka.producer,
+        topics,
+        lambda: transactional_id(settings.group_id, static_id),
+        watch,
+        metrics,
+        holds,
+        settings.start_timeout_s,
+    )
+    return ExactlyOnce(source, sink)
 
 
 class Signals:

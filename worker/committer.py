@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -19,6 +20,8 @@ from worker.metrics import Metrics
 log = logging.getLogger(__name__)
 
 AGAIN_S = 0.05
+# Nothing but a person can mend these.
+_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 # They end with the rebalance that causes them.
 _PASSING = (
     KafkaError.ILLEGAL_GENERATION,
@@ -27,19 +30,29 @@ _PASSING = (
 )
 
 
-class Committer:
-    """The commits of one topic; `owed` are the offsets not yet confirmed, by partition."""
+class GroupOffsets(NamedTuple):
+    """What a transaction commits for a group: places, and the membership that may commit them."""
 
-    def __init__(self, topic: str, metrics: Metrics) -> None:
+    places: list[TopicPartition]
+    membership: object
+
+
+class Committer:
+    """The commits of one topic; `owed` are the offsets not yet confirmed, by partition;
+    `refusal` is why none ever will be."""
+
+    def __init__(self, topic: str, metrics: Metrics, note: Callable[[], str]) -> None:
         self.owed: dict[int, int] = {}
+        self.refusal: KafkaError | None = None
         self._topic = topic
+        self._note = note
         self._metrics = metrics
         self._failing = False
 
     def commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
         """Ask for these offsets, and for all that are owed; do not wait."""
         self.owed.update(offsets)
-        places = self._places(self.owed)
+        places = self.places(self.owed)
         try:
             consumer.commit(offsets=places, asynchronous=True)
         except KafkaException as error:
@@ -53,7 +66,7 @@ class Committer:
     def confirm(self, consumer: Consumer, partitions: Collection[int], limit_s: float) -> None:
         """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass."""
         deadline = time.monotonic() + limit_s
-        while places := self._places({p: self.owed[p] for p in partitions if p in self.owed}):
+        while places := self.places({p: self.owed[p] for p in partitions if p in self.owed}):
             try:
                 self.on_commit(None, consumer.commit(offsets=places, asynchronous=False))
             except KafkaException as error:
@@ -69,7 +82,7 @@ class Committer:
         What the consumer reads meanwhile is dropped: it is for one who leaves.
         """
         deadline = time.monotonic() + limit_s
-        while self.owed and time.monotonic() < deadline:
+        while self.owed and self.refusal is None and time.monotonic() < deadline:
             self.commit(consumer, {})
             consumer.poll(AGAIN_S)
         return not self.owed
@@ -87,6 +100,8 @@ class Committer:
             if not error and not place.error and self.owed.get(place.partition) == place.offset:
                 del self.owed[place.partition]
         self._metrics.committed("failed" if failure else "ok")
+        if failure and failure.code() in _REFUSED:
+            self.refusal = failure
         if failure and not self._failing:
             log.warning(
                 "A commit failed: %s. It is asked for again; until one succeeds, a crash repeats "
@@ -97,5 +112,7 @@ class Committer:
             log.info("Commits succeed again.")
         self._failing = failure is not None
 
-    def _places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, p, offset) for p, offset in offsets.items()]
+    def places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        """Return offsets as Kafka takes them, each with the note that goes with it."""
+        note = self._note()
+        return [TopicPartition(self._topic, p, offset, note) for p, offset in offsets.items()]

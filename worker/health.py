@@ -2,7 +2,7 @@
 
 Alive: a turn, an idle poll or a slice of waiting ended within `stuck_after_s`. A broker that is
 away does not make a worker dead; waiting is what it should do then.
-Ready: it has joined its group and the broker answers, and it is not draining.
+Ready: it has joined its group, the broker answers, nothing holds it, and it is not draining.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class Health:
     joined: bool = False
     broker_reachable: bool = True
     draining: bool = False
+    held: str | None = None  # Why nothing is written, where that is so.
 
     def beat(self, now: float) -> None:
         """Note that the worker's loop came round."""
@@ -41,4 +42,6 @@ class Health:
             return "it has not joined its consumer group yet"
         if not self.broker_reachable:
             return "no broker answers"
+        if self.held is not None:
+            return f"holding: {self.held}"
         return self.why_not_alive(now)

@@ -7,54 +7,20 @@ error callback alone and then tries for ever. `BrokerWatch` turns them into a cl
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
-from schemas.dead_letter import Headers
 from schemas.errors import OutsideError, SettingsError
 from worker.health import Health
-from worker.logs import RECORDS
 
 log = logging.getLogger(__name__)
 librdkafka_log = logging.getLogger("librdkafka")
-records_log = logging.getLogger(RECORDS)
 
 Properties = dict[str, Any]
 _Client = TypeVar("_Client")
-
-
-class KafkaRecord(Protocol):
-    """A `Message` that carries a record rather than an error: its parts are all there."""
-
-    def error(self) -> None: ...
-    def topic(self) -> str: ...
-    def partition(self) -> int: ...
-    def offset(self) -> int: ...
-    def timestamp(self) -> tuple[int, int]: ...
-    def key(self) -> bytes | None: ...
-    def value(self) -> bytes | None: ...
-    def headers(self) -> Headers | None: ...
-
-
-def timestamp_ms_of(record: KafkaRecord) -> int:
-    """Return a record's time; one that has none (written by a very old client) was read now."""
-    timestamp_ms = record.timestamp()[1]
-    return timestamp_ms if timestamp_ms >= 0 else int(time.time() * 1000)
-
-
-def headers_of(record: KafkaRecord) -> Headers | None:
-    """Return a record's headers; none, where a name is not UTF-8, which the client cannot read."""
-    try:
-        return record.headers()
-    except (SystemError, UnicodeError):
-        records_log.warning(
-            "A record's headers cannot be read, a name is not UTF-8; they are dropped."
-        )
-        return None
 
 
 # Only these two are certain to need a person: nothing heals a wrong password.
@@ -152,23 +118,16 @@ class BrokerWatch:
                 log.warning("No broker answers. Waiting for one; nothing is dropped.")
 
 
-def deal_with(error: KafkaError, topic: str, partition: int | None) -> None:
-    """Take note of what the consumer returned instead of a record.
+def deal_with(error: KafkaError, what: str) -> None:
+    """Take note of what the consumer returned instead of a record; `what` says what it was at.
 
     Raises:
         OutsideError: reading cannot go on.
     """
     if error.code() == KafkaError._MAX_POLL_EXCEEDED:
         log.error("%s. Rejoining; the records in hand are dropped and read again.", error.str())
-    elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-        raise OutsideError(
-            f"partition {partition} of {topic}: its committed offset is no longer there "
-            f"({error.str()}). Records may be lost to retention, or the topic was made again. "
-            "Stopping rather than skip them silently; move the group's offsets to where it should "
-            "go on"
-        )
     elif error.code() not in HEALS or error.fatal():
-        raise outside_error(f"reading {topic} failed", error)
+        raise outside_error(f"{what} failed", error)
     else:
         log.debug("librdkafka: %s", error.str())
 

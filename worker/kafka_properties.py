@@ -42,8 +42,12 @@ _REFUSED = {
     "auto.commit.enable": "offsets are committed only behind acknowledged outputs",
     "auto.commit.interval.ms": "offsets are committed only behind acknowledged outputs",
     "statistics.interval.ms": "readiness and lag come from it",
-    "transactional.id": "exactly-once is not built yet",
+    "transactional.id": "it is made of the group and KAFKA_CONSUMER_GROUP_INSTANCE_ID",
 }
+
+# A worker that dies leaves its transaction open for so long, plus the broker's sweep (10 s); until
+# then its successor waits for its offsets, and readers for what was written after it.
+TRANSACTION_TIMEOUT_MS = 10_000
 
 _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
@@ -132,6 +136,22 @@ def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, 
         consumer["partition.assignment.strategy"] = _COOPERATIVE
     producer: Properties = {**_PRODUCER_DEFAULTS, **given["producer"], **_PRODUCER_FIXED}
     return ClientProperties(consumer, producer), problems
+
+
+def exactly_once(properties: ClientProperties) -> tuple[ClientProperties, list[str]]:
+    """Return the properties of transactions, and what does not go with them."""
+    problems: list[str] = []
+    isolation = properties.consumer.get("isolation.level", "read_committed")
+    if isolation != "read_committed":
+        problems.append(
+            f"KAFKA_ISOLATION_LEVEL={isolation}: exactly-once needs read_committed, or offsets of "
+            "unfinished transactions would be taken for committed"
+        )
+    # A message may wait as long as its transaction, no longer; an aborted one is done again.
+    producer = {n: v for n, v in properties.producer.items() if n != "message.timeout.ms"}
+    producer.setdefault("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
+    problems += _not_whole(producer, "transaction.timeout.ms")
+    return ClientProperties(properties.consumer, producer), problems
 
 
 def _name(variable: str) -> tuple[str, str]:

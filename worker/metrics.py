@@ -178,6 +178,23 @@ class Metrics:
             "1 when a GPU is present and scoring runs on the CPU all the same.",
             registry=registry,
         )
+        self._held = Gauge(
+            "odradek_held",
+            "1 while the worker holds, alive but writing and committing nothing, by what holds it.",
+            ["hold"],
+            registry=registry,
+        )
+        self._gaps = Counter(
+            "odradek_gaps",
+            "Jumps over input records that were lost before they were read.",
+            registry=registry,
+        )
+        self._lost_records = Counter(
+            "odradek_lost_records",
+            "Input records lost to retention, truncation or deletion before they were read, at "
+            "least.",
+            registry=registry,
+        )
         self._last_turn = Gauge(
             "odradek_last_turn_timestamp_seconds",
             "When the last turn was acknowledged, in epoch seconds.",
@@ -214,6 +231,13 @@ class Metrics:
 
     def committed(self, outcome: str) -> None:
         self._commits.labels(outcome).inc()
+
+    def held(self, hold: str, *, held: bool) -> None:
+        self._held.labels(hold).set(held)
+
+    def gap(self, lost_records: int) -> None:
+        self._gaps.inc()
+        self._lost_records.inc(lost_records)
 
     def truncated(self, outputs: int) -> None:
         self._truncated.inc(outputs)

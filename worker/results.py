@@ -20,6 +20,7 @@ from schemas.dead_letter import (
     DEAD_LETTER_VERSION,
     DETAIL_CHARS_MAX,
     DeadLetter,
+    attempts_before,
     without_ours,
 )
 from schemas.score import (
@@ -179,6 +180,8 @@ def _dead_letters(records: Records, batch: Batch, model: ModelRef) -> Outgoing:
             model_name=model.name,
             model_version=model.version,
             model_digest=model.digest,
+            source_timestamp=records.timestamps_ms[row],
+            attempts=attempts_before(records.headers[row]) + 1,
         )
         letters.values.append(records.values[row])
         letters.keys.append(records.keys[row])

@@ -5,7 +5,8 @@ Three promises, which `tests/worker/test_simulation.py` holds it to:
 1. Every record of a completed turn yields exactly one output: a score record or a dead letter.
    None is without one, whatever bytes come in.
 2. A committed offset never passes a record whose output the broker has not acknowledged. A
-   crash repeats work, every repeat recognisable by its source position; it never loses it.
+   crash repeats work, every repeat recognisable by its source position; it never loses it. With
+   exactly-once delivery it does not repeat it either, for `read_committed` readers.
 3. One turn uses one model, and each score says which. The same event and model give the same
    score to within the contract's tolerance, whatever the batch.
 
@@ -18,15 +19,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from schemas.errors import OutsideError
+from worker.breaker import Breaker
 from worker.health import Health
+from worker.hold import Hold, Holds
 from worker.metrics import Metrics, Stage
 from worker.model import Model
 from worker.model_slot import ModelSlot
-from worker.results import to_results
-from worker.turn import Outputs, Tally, Turn
+from worker.turn import Outputs, Records, Tally, Turn
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +37,6 @@ SLICE_S = 0.1  # No wait is longer, so that signals and the broker's callbacks a
 # Waiting for acknowledgements this long, we start to poll the consumer as well, partitions
 # paused. Earlier it would only throw away what librdkafka has prefetched.
 POLL_WHILE_SETTLING_AFTER_S = 1.0
-
-
-class DeliveryFailed(OutsideError):
-    """An output cannot be delivered, and waiting will not help. Nothing after it is committed."""
 
 
 class Source(Protocol):
@@ -54,40 +53,54 @@ class Source(Protocol):
             OutsideError: reading cannot go on.
         """
 
-    def keep_alive(self) -> None:
+    def keep_alive(self, wait_s: float) -> None:
         """Stay a member without reading: nothing is returned and nothing is lost."""
 
     def still_owned(self, turn: Turn) -> Turn:
-        """Return what is left of a turn after the rebalances since it was read."""
+        """Return what is left of a turn after the rebalances and rewinds since it was read."""
 
-    def commit(self, turn: Turn) -> None:
-        """Commit a turn whose outputs are all acknowledged. Partitions that are no longer ours,
-        by the turn's assignment numbers, are left alone."""
+    def rewind(self) -> None:
+        """Go back to behind the last turn that is done: what was read since is read again."""
 
     def close(self, limit_s: float) -> None:
         """Leave. Commits made before are confirmed when this returns, or `limit_s` has passed."""
 
 
-class Sink(Protocol):
-    """Where outputs go."""
+class Settled(Enum):
+    """What has become of a turn whose outputs are written."""
+
+    WAITING = auto()  # Not known yet.
+    DONE = auto()  # Its outputs are acknowledged, and its offsets committed or about to be.
+    UNDONE = auto()  # Nothing of it counts, and the source is rewound: it will be read again.
+
+
+class Delivery(Protocol):
+    """How a turn's outputs and its offsets reach the broker: see `worker.delivery`."""
 
     def write(self, outputs: Outputs) -> None:
         """Hand over a turn's outputs, all of them; do not wait for acknowledgements."""
 
-    def settle(self, wait_s: float) -> bool:
-        """Return whether everything written is acknowledged; wait at most `wait_s` for it.
+    def settle(self, turn: Turn, wait_s: float) -> Settled:
+        """Say what has become of the turn written last; wait at most about `wait_s` for it.
 
         Raises:
-            DeliveryFailed: an output was refused for good.
+            OutsideError: waiting will not help. Nothing unacknowledged is committed.
         """
+
+    def idle(self) -> None:
+        """Serve what must be served while nothing is in flight."""
 
     def close(self) -> None:
         """Let go of what is not yet delivered."""
 
 
+Process = Callable[[Records, Model], Outputs]
+"""Decode, score and judge records: one output for each. `worker.scoring` has the ordinary one."""
+
+
 @dataclass
 class _InFlight:
-    """A turn whose outputs are written and not yet acknowledged."""
+    """A turn whose outputs are written and not yet settled."""
 
     turn: Turn
     tally: Tally
@@ -107,27 +120,32 @@ class Worker:
     def __init__(
         self,
         source: Source,
-        sink: Sink,
+        delivery: Delivery,
         models: ModelSlot,
+        process: Process,
         metrics: Metrics,
         health: Health,
+        holds: Holds,
         clocks: Clocks,
         *,
-        top_features_max: int,
+        breaker: Breaker | None,
         idle_wait_s: float,
         stop_timeout_s: float,
     ) -> None:
         self._source = source
-        self._sink = sink
+        self._delivery = delivery
         self._models = models
+        self._process = process
         self._metrics = metrics
         self._health = health
+        self._holds = holds
         self._clocks = clocks
-        self._top_features_max = top_features_max
+        self._breaker = breaker
         self._idle_wait_s = idle_wait_s
         self._stop_timeout_s = stop_timeout_s
         self._stop_deadline: float | None = None
         self._in_flight: _InFlight | None = None
+        self._model_at_hold: str | None = None
 
     def run(self) -> None:
         """Take turns until `stop`; then settle, commit and leave.
@@ -142,7 +160,7 @@ class Worker:
                 self.turn()
             self._drain()
         finally:
-            self._sink.close()
+            self._delivery.close()
             self._source.close(self._close_limit_s())
 
     def stop(self) -> None:
@@ -155,65 +173,89 @@ class Worker:
         """Take one batch all the way; the batch before it is settled on the way."""
         self._models.refresh(self._clocks.monotonic())
         model = self._models.current  # One turn, one model.
+        self._health.beat(self._clocks.monotonic())
+        if Hold.REJECTS in self._holds and not self._closes_the_breaker(model):
+            self._source.keep_alive(self._idle_wait_s)
+            self._delivery.idle()
+            return
         with self._metrics.stage(Stage.READ):
             # With outputs in flight we do not wait for more: a quiet topic is settled at once.
             turn = self._source.read(0 if self._in_flight else self._idle_wait_s)
-        self._health.beat(self._clocks.monotonic())
         if turn is None:
             self._settle()
             return
-        outputs = self._process(turn, model)
+        outputs = self._process(turn.records, model)
         if not self._settle():
-            return  # Stopping, and the broker is silent: this turn was never written.
+            return  # This turn is read again, or we stop: it was never written.
         if (owned := self._source.still_owned(turn)) is not turn:
             # While we waited, partitions went to another worker, with the records in our hand.
-            turn, outputs = owned, self._process(owned, model)
+            turn, outputs = owned, self._process(owned.records, model)
+        if self._opens_the_breaker(turn, outputs.tally, model):
+            return
         with self._metrics.stage(Stage.WRITE):
-            self._sink.write(outputs)
+            self._delivery.write(outputs)
         self._in_flight = _InFlight(turn, outputs.tally)
 
-    def _process(self, turn: Turn, model: Model) -> Outputs:
-        with self._metrics.stage(Stage.DECODE):
-            batch = model.decoder.decode(turn.records)
-        with self._metrics.stage(Stage.SCORE):
-            scored = model.score(batch.features)
-        with self._metrics.stage(Stage.ENCODE):
-            return to_results(turn.records, batch, scored, model, self._top_features_max)
-
     def _settle(self, deadline: float | None = None) -> bool:
-        """Wait until the turn in flight is acknowledged, then commit it.
+        """Wait until the turn in flight is settled; return whether one may go on from it.
 
         Waiting longer than a moment, it polls the consumer; that may revoke partitions, which
         settles this very turn from within: hence the look at `_in_flight` in every round.
-        Returns False if `deadline`, or the stop's, in monotonic seconds, passed first.
+        Returns False if `deadline`, or the stop's, in monotonic seconds, passed first, or if
+        the turn is undone.
         """
         if self._in_flight is None:
-            self._sink.settle(0)  # Serves its callbacks: a quiet topic must not make us deaf.
+            self._delivery.idle()  # A quiet topic must not make us deaf.
             return True
         started = self._clocks.monotonic()
         with self._metrics.stage(Stage.SETTLE):
             while (waiting := self._in_flight) is not None:
-                if self._sink.settle(SLICE_S):
-                    # A crash before the commit repeats the turn; one after it does not.
+                settled = self._delivery.settle(waiting.turn, SLICE_S)
+                if settled is not Settled.WAITING:
                     self._in_flight = None
-                    self._source.commit(waiting.turn)
-                    self._metrics.acknowledged(waiting.tally, self._clocks.epoch())
-                    return True
+                    if settled is Settled.DONE:
+                        self._metrics.acknowledged(waiting.tally, self._clocks.epoch())
+                    return settled is Settled.DONE
                 now = self._clocks.monotonic()
                 self._health.beat(now)
                 if any(end is not None and now >= end for end in (deadline, self._stop_deadline)):
                     return False
                 if deadline is None and now - started > POLL_WHILE_SETTLING_AFTER_S:
-                    self._source.keep_alive()
+                    self._source.keep_alive(0)
         return True
 
     def _settle_before_revoke(self, limit_s: float) -> None:
+        # What is held would only make the others wait.
+        limit_s = 0.0 if self._holds else limit_s
         if not self._settle(self._clocks.monotonic() + limit_s):
             log.warning(
                 "Partitions are revoked with outputs unacknowledged after %.0f s. Their offsets "
                 "are not committed; the next owner reads those records again.",
                 limit_s,
             )
+
+    def _opens_the_breaker(self, turn: Turn, tally: Tally, model: Model) -> bool:
+        """Judge a turn before it is written; with nothing in flight."""
+        if self._breaker is None or (why := self._breaker.opens_at(tally)) is None:
+            return False
+        self._source.rewind()
+        self._model_at_hold = model.digest
+        records = turn.records
+        self._holds.begin(
+            Hold.REJECTS,
+            f"{why}, first seen at {records.topic} partition {records.partitions[0]} offset "
+            f"{records.offsets[0]}. Its turn is neither written nor committed. Look at what its "
+            f"producers have deployed, and whether model {model.reference.name} "
+            f"{model.reference.version} belongs to this topic. A new model file is tried at once; "
+            "to turn the rest into dead letters, start with ODRADEK_BREAKER=off",
+        )
+        return True
+
+    def _closes_the_breaker(self, model: Model) -> bool:
+        if model.digest == self._model_at_hold:
+            return False
+        self._holds.end(Hold.REJECTS, "a new model is there; the turn in hand is judged by it.")
+        return True
 
     def _close_limit_s(self) -> float:
         """Return what is left of the stop's time; without a stop, as much as one has."""
@@ -227,7 +269,7 @@ class Worker:
         Raises:
             OutsideError: it was not acknowledged within the stop limit.
         """
-        if not self._settle():
+        if not self._settle() and self._in_flight is not None:
             raise OutsideError(
                 f"the broker did not acknowledge the last turn within {self._stop_timeout_s:g} s; "
                 "its offsets are not committed, and its records will be read again"

@@ -8,16 +8,22 @@ found before anything starts, and told in one message.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as _FlagError
 
 from schemas.errors import SettingsError, did_you_mean
-from worker.kafka_properties import SERVICE_LINK, ClientProperties, kafka_properties
+from worker.kafka_properties import (
+    SERVICE_LINK,
+    ClientProperties,
+    exactly_once,
+    kafka_properties,
+)
+from worker.starts import StartRules, epoch_ms, offsets_of
 
 PREFIX = "ODRADEK_"
 # Variables of the same prefix that other programs of the project read.
@@ -25,16 +31,16 @@ _OTHERS = frozenset({"ODRADEK_CACHE", "ODRADEK_DATA"})
 
 # A day: timers refuse what is much longer, and infinity is no time.
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+MODEL = "The sealed model file. It is watched; a new one is tried between turns."
 
 
-class WorkerSettings(BaseSettings):
-    """Read events from Kafka, score them, and write scores and verdicts back."""
+class Settings(BaseSettings):
+    """What both commands on Kafka take."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
-        cli_prog_name="odradek-worker run",
         cli_kebab_case=True,
         cli_exit_on_error=False,
         cli_implicit_flags=True,
@@ -44,9 +50,7 @@ class WorkerSettings(BaseSettings):
         protected_namespaces=(),
     )
 
-    model: Path = Field(
-        description="The sealed model file. It is watched; a new one is tried between turns."
-    )
+    model: Path | None = Field(None, description=MODEL)
     input_topic: str = Field("events", min_length=1, description="The topic of events.")
     output_topic: str = Field("scores", min_length=1, description="The topic of score records.")
     dead_letter_topic: str = Field(
@@ -60,7 +64,11 @@ class WorkerSettings(BaseSettings):
         4096, description="The most records in a turn."
     )
     delivery: Literal["at-least-once", "exactly-once"] = Field(
-        "at-least-once", description="The promise of delivery; exactly-once is not built yet."
+        "at-least-once",
+        description="The promise of delivery; exactly-once needs read_committed readers.",
+    )
+    on_gap: Literal["stop", "jump"] = Field(
+        "stop", description="When records were lost before they were read; jump counts them."
     )
     provider: Literal["auto", "cuda", "cpu"] = Field(
         "auto", description="Where to score; cuda refuses to start without a GPU."
@@ -105,13 +113,6 @@ class WorkerSettings(BaseSettings):
         "info", description="The least serious lines to log."
     )
 
-    @field_validator("delivery")
-    @classmethod
-    def _not_yet(cls, delivery: str) -> str:
-        if delivery == "exactly-once":
-            raise ValueError("exactly-once is not built yet; at-least-once is what there is")
-        return delivery
-
     @model_validator(mode="after")
     def _three_topics(self) -> Self:
         topics = (self.input_topic, self.output_topic, self.dead_letter_topic)
@@ -125,25 +126,105 @@ class WorkerSettings(BaseSettings):
     def group_id(self) -> str:
         return self.group or f"odradek-{self.input_topic}"
 
+    @property
+    def reads(self) -> str:
+        """The topic that is read."""
+        return self.input_topic
+
+    @property
+    def writes(self) -> tuple[str, str]:
+        """The topics that are written: of what is made of a record, and of dead letters."""
+        return self.output_topic, self.dead_letter_topic
+
+    @property
+    def start_rules(self) -> StartRules:
+        return StartRules(on_gap=self.on_gap)
+
+
+class WorkerSettings(Settings):
+    """Read events from Kafka, score them, and write scores and verdicts back."""
+
+    model_config = SettingsConfigDict(cli_prog_name="odradek-worker run")
+
+    model: Path = Field(description=MODEL)
+    start: Literal["earliest", "latest"] = Field(
+        "earliest", description="Where a group without commits begins; later partitions: earliest."
+    )
+    from_time: str | None = Field(
+        None,
+        description="Begin at this time (RFC 3339 or epoch ms) whatever was committed; once.",
+    )
+    from_offset: str | None = Field(
+        None, description="Begin at this offset, or at 0:17,2:40 by partition; once."
+    )
+    breaker: Literal["on", "off"] = Field(
+        "on", description="Whether to hold when almost nothing can be scored."
+    )
+    breaker_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="The share of bad records, of the latest 100 to 1,000, that opens it."
+    )
+
+    @field_validator("from_time")
+    @classmethod
+    def _a_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            epoch_ms(text)
+        return text
+
+    @field_validator("from_offset")
+    @classmethod
+    def _offsets(cls, text: str | None) -> str | None:
+        if text is not None:
+            offsets_of(text)
+        return text
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.from_time and self.from_offset:
+            raise ValueError("ODRADEK_FROM_TIME and ODRADEK_FROM_OFFSET: only one can be heeded")
+        return self
+
+    @property
+    def start_rules(self) -> StartRules:
+        return StartRules(
+            self.start,
+            self.on_gap,
+            epoch_ms(self.from_time) if self.from_time else None,
+            offsets_of(self.from_offset) if self.from_offset else {},
+        )
+
 
 def read_settings(arguments: Sequence[str]) -> tuple[WorkerSettings, ClientProperties]:
-    """Read settings from flags and environment.
+    """Read the settings of `run`: see `read_as`."""
+    return read_as(WorkerSettings, arguments)
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def read_as(kind: type[_S], arguments: Sequence[str]) -> tuple[_S, ClientProperties]:
+    """Read a command's settings from flags and environment.
 
     Raises:
         SettingsError: names every setting that is wrong, unknown or missing.
         SystemExit: help was asked for, and has been printed.
     """
     flags, kafka_flags = _split_flags(arguments)
-    problems = _unknown_variables(os.environ)
+    # The environment may be that of `run`.
+    known = {name.upper() for name in (*WorkerSettings.model_fields, *kind.model_fields)}
+    problems = _unknown_variables(os.environ, known)
     settings = None
     try:
-        settings = WorkerSettings(_cli_parse_args=flags)  # type: ignore[call-arg]  # From outside.
+        settings = kind(_cli_parse_args=flags)  # type: ignore[call-arg]  # From outside.
     except ValidationError as error:
         problems += [_tell(part["loc"], part["msg"], part.get("input")) for part in error.errors()]
     except _FlagError as error:
         problems.append(str(error))
     kafka, kafka_problems = kafka_properties({**os.environ, **kafka_flags})
     problems += kafka_problems
+    if settings is not None and settings.delivery == "exactly-once":
+        kafka, unfit = exactly_once(kafka)
+        problems += unfit
     if settings is None or problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise SettingsError(f"the settings cannot be used; not starting:{lines}")
@@ -164,8 +245,7 @@ def _split_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return rest, kafka
 
 
-def _unknown_variables(environment: Iterable[str]) -> list[str]:
-    known = {name.upper() for name in WorkerSettings.model_fields}
+def _unknown_variables(environment: Iterable[str], known: Collection[str]) -> list[str]:
     unknown = [
         name.removeprefix(PREFIX)
         for name in sorted(environment)

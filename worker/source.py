@@ -6,6 +6,7 @@ The rules of ownership:
   its ownership: in a cooperative group it accepts a commit for a partition that has moved to
   another member, and wrecks that member's place. So nothing is committed, and no record is handed
   out, under a number that is no longer the partition's.
+- Assigned: the partition is paused until its start is known, which nothing waits for.
 - Revoked: the turn in flight is settled and committed first, within a bound; then the number goes.
 - Lost: the number goes at once, and nothing is committed.
 - A callback can run inside a read that already holds records of the partition that it takes
@@ -15,40 +16,39 @@ The rules of ownership:
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from typing import cast
 
 from confluent_kafka import (
-    OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
+    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
 )
 
-from worker.committer import Committer
+from worker.assignments import Assignments
+from worker.committer import Committer, GroupOffsets
+from worker.hold import Holds
 from worker.kafka_client import (
-    HEALS,
     BrokerWatch,
-    KafkaRecord,
     Properties,
     deal_with,
-    headers_of,
     make_client,
     outside_error,
-    read_statistics,
-    timestamp_ms_of,
 )
+from worker.kafka_records import KafkaRecord, columns_of
+from worker.lags import Lags
 from worker.metrics import Metrics
-from worker.turn import Records, Turn
+from worker.placing import Placing
+from worker.positions import Positions
+from worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
 # The share of max.poll.interval.ms that settling may take before partitions are given up.
 SETTLE_SHARE = 0.2
-POSITIONS_TIMEOUT_S = 2.0
-SAY_AFTER_S = 5.0
 REVOKE_COMMIT_LIMIT_S = 10.0
 
 
@@ -60,41 +60,53 @@ class KafkaSource:
         properties: Properties,
         topic: str,
         batch_max: int,
+        positions: Positions,
         watch: BrokerWatch,
         metrics: Metrics,
+        holds: Holds,
         on_joined: Callable[[], None],
+        *,
+        jump_gaps: bool = False,
     ) -> None:
         self._topic = topic
+        self._group = properties["group.id"]
         self._batch_max = batch_max
+        self._positions = positions
         self._watch = watch
         self._metrics = metrics
         self._on_joined = on_joined
+        self._static_id = properties.get("group.instance.id")
+        self._session = _session(properties)
         self._settle_limit_s = SETTLE_SHARE * int(properties["max.poll.interval.ms"]) / 1000
         self._settle: Callable[[float], None] = lambda _: None
-        self._numbers: dict[int, int] = {}  # Partition -> the number of its assignment.
-        self._next_number = 1
-        self._starts: dict[int, int] = {}  # Partition -> where its assignment began.
-        self._positions: dict[int, int] = {}  # Partition -> the offset after the last one read.
-        self._ends: dict[int, int] = {}  # Partition -> its end, by the latest statistics.
+        self._ours = Assignments()
+        self.lags = Lags(topic, self._ours.positions, watch)
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
-        self._given_up: set[int] = set()  # Partitions that went during the read in hand.
         self._paused = False
         self._closing = False
-        self._started_at: float | None = None  # None once we have waited long enough to say so.
-        self._committer = Committer(topic, metrics)
+        self._committer = Committer(topic, metrics, positions.note)
         self._consumer = make_client(
             Consumer,
             {
                 **properties,
                 "error_cb": watch.on_error,
-                "stats_cb": self._on_statistics,
+                "stats_cb": self.lags.on_statistics,
                 "on_commit": self._committer.on_commit,
             },
+        )
+        self._placing = Placing(
+            self._consumer,
+            topic,
+            self._ours,
+            positions,
+            self._committer,
+            metrics,
+            holds,
+            jump_gaps=jump_gaps,
         )
 
     def start(self, settle: Callable[[float], None]) -> None:
         self._settle = settle
-        self._started_at = time.monotonic()
         self._consumer.subscribe(
             [self._topic],
             on_assign=self._on_assign,
@@ -103,38 +115,52 @@ class KafkaSource:
         )
 
     def read(self, wait_s: float) -> Turn | None:
-        self._watch.raise_if_refused()
+        self._raise_if_refused()
         self._resume()
-        self._given_up.clear()
+        self._ours.given_up.clear()
+        self._placing.place()
         records, self._held = self._held, []
         # `consume` would wait for a full batch; `poll` waits for the first message only.
         if (first := self._consumer.poll(0 if records else wait_s)) is not None:
             records += self._records_of([first])
             if self._batch_max > 1:
                 records += self._records_of(self._consumer.consume(self._batch_max - 1, 0))
-        if self._given_up:
-            records = self._without_given_up(records)
+        if self._ours.given_up or len(self._ours.numbers) < len(self._ours.owned):
+            records = self._ours_of(records)
         if not records:
             self._committer.ask_again(self._consumer)
-            self._say_what_we_wait_for()
+            self._placing.say_what_we_wait_for()
             return None
         return self._turn(records)
 
     def still_owned(self, turn: Turn) -> Turn:
-        return turn.restricted_to(self._numbers)
+        return turn.restricted_to(self._ours.numbers)
 
-    def keep_alive(self) -> None:
-        self._watch.raise_if_refused()
+    def keep_alive(self, wait_s: float) -> None:
+        self._raise_if_refused()
         if not self._paused:
             self._paused = True
-            self._consumer.pause(self._owned())
-        if (message := self._consumer.poll(0)) is not None:
+            self._consumer.pause(self._placed())
+        if (message := self._consumer.poll(wait_s)) is not None:
             self._held += self._records_of([message])
 
     def commit(self, turn: Turn) -> None:
-        offsets = turn.restricted_to(self._numbers).offsets
+        offsets = self._ours.finish(turn)
         if offsets:
             self._committer.commit(self._consumer, offsets)
+
+    def transaction_offsets(self, turn: Turn) -> GroupOffsets:
+        places = self._committer.places(turn.offsets)
+        return GroupOffsets(places, self._consumer.consumer_group_metadata())
+
+    def done(self, turn: Turn) -> None:
+        self._ours.finish(turn)
+        self._metrics.committed("ok")
+
+    def rewind(self) -> None:
+        self._held = []
+        self._ours.rewind()
+        self._seek(self._ours.numbers.keys())
 
     def close(self, limit_s: float) -> None:
         self._closing = True
@@ -145,34 +171,20 @@ class KafkaSource:
                 limit_s,
                 self._committer.owed,
             )
+        if self._static_id and self._ours.owned:
+            log.info(
+                "Static member %s keeps partitions %s for %s; then they go to others.",
+                self._static_id,
+                sorted(self._ours.owned),
+                self._session,
+            )
         self._consumer.close()
 
-    def lags(self) -> Mapping[int, int]:
-        """Return how many records each of our partitions is behind. Any thread may ask."""
-        # The client is not called: it serialises its callers, and a quiet topic starves others.
-        ends = self._ends
-        return {
-            partition: max(0, ends[partition] - position)
-            for partition, position in self._positions.copy().items()
-            if partition in ends
-        }
-
     def _turn(self, read: list[KafkaRecord]) -> Turn:
-        partitions = [record.partition() for record in read]
-        offsets = [record.offset() for record in read]
-        records = Records(
-            self._topic,
-            partitions,
-            offsets,
-            [timestamp_ms_of(record) for record in read],
-            [record.key() for record in read],
-            [record.value() for record in read],
-            [headers_of(record) for record in read],
-        )
+        records = columns_of(self._topic, read)
         # The last offset of each partition, plus one: gaps from compaction are not loss.
-        ends = {p: offset + 1 for p, offset in zip(partitions, offsets, strict=True)}
-        self._positions.update(ends)
-        return Turn(records, ends, {p: self._numbers[p] for p in ends})
+        ends = dict(zip(records.partitions, (o + 1 for o in records.offsets), strict=True))
+        return Turn(records, ends, self._ours.read(ends))
 
     def _records_of(self, messages: list[Message]) -> list[KafkaRecord]:
         """Return the records among what the client returned; errors are dealt with here.
@@ -184,80 +196,66 @@ class KafkaSource:
             return cast("list[KafkaRecord]", messages)
         for message in messages:
             if (error := message.error()) is not None:
-                deal_with(error, self._topic, message.partition())
+                self._deal_with(error, message.partition())
         return cast("list[KafkaRecord]", [m for m in messages if m.error() is None])
 
-    def _without_given_up(self, records: list[KafkaRecord]) -> list[KafkaRecord]:
-        """Drop records of partitions that went, or went and came back, while we read them."""
-        for partition in self._given_up & self._numbers.keys():
-            # It came back within one read: which records are from before cannot be told, so all
-            # are dropped and read again from where the new assignment began.
-            self._consumer.seek(TopicPartition(self._topic, partition, self._starts[partition]))
-        return [record for record in records if record.partition() not in self._given_up]
+    def _deal_with(self, error: KafkaError, partition: int | None) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
+            self._placing.next_is_not_there(partition)
+        elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and self._ours.owned:
+            self._positions.look_soon()  # Is it gone?
+        else:
+            deal_with(error, f"reading {self._topic} as group {self._group}")
 
-    def _say_what_we_wait_for(self) -> None:
-        if self._started_at is None or time.monotonic() - self._started_at < SAY_AFTER_S:
-            return
-        self._started_at = None
-        if not self._numbers:
-            log.info(
-                "No partitions of %s yet. If a worker died lately, its session must expire first "
-                "(45 s by default; KAFKA_CONSUMER_SESSION_TIMEOUT_MS), or others have them all.",
-                self._topic,
-            )
+    def _ours_of(self, records: list[KafkaRecord]) -> list[KafkaRecord]:
+        """Drop records of partitions that went while we read them, or whose start is not known.
+
+        One that was rewound meanwhile is rewound again: which of its records are from before
+        cannot be told.
+        """
+        self._seek(self._ours.given_up & self._ours.numbers.keys())
+        kept = self._ours.numbers.keys() - self._ours.given_up
+        return [record for record in records if record.partition() in kept]
+
+    def _raise_if_refused(self) -> None:
+        self._watch.raise_if_refused()
+        if (refusal := self._committer.refusal) is not None:
+            what = f"committing offsets of {self._topic} as group {self._group} failed"
+            raise outside_error(f"{what}. Check this user's rights to both", refusal)
+
+    def _seek(self, partitions: Collection[int]) -> None:
+        """Have these partitions read on behind what is done."""
+        for partition in [*partitions]:
+            try:
+                self._consumer.seek(
+                    TopicPartition(self._topic, partition, self._ours.done[partition])
+                )
+            except KafkaException:  # It is on its way out; if it stays, it begins anew.
+                self._ours.unplace([partition])
+                self._positions.ask([partition])
 
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._consumer.resume(self._owned())
+            self._consumer.resume(self._placed())
 
-    def _owned(self) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, partition) for partition in self._numbers]
+    def _placed(self) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition) for partition in self._ours.numbers]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._closing:  # One who leaves gets no answer about positions, and needs none.
+        if self._closing:
             return
         self._metrics.rebalanced("assigned")
-        committed = self._committed(partitions)
-        fresh = [place.partition for place in committed if place.offset < 0]
-        if fresh:
-            log.info("No committed offset for partitions %s: starting at the earliest.", fresh)
-        for place in committed:
-            place.offset = OFFSET_BEGINNING if place.offset < 0 else place.offset
-            self._numbers[place.partition] = self._next_number
-            self._starts[place.partition] = place.offset
-            self._positions[place.partition] = max(place.offset, 0)
-            self._next_number += 1
-        consumer.incremental_assign(committed)
-        # librdkafka remembers a pause across assignments: a partition that went while we kept
-        # alive comes back paused, and would stay so for ever.
-        (consumer.pause if self._paused else consumer.resume)(committed)
+        for place in partitions:
+            place.offset = OFFSET_END
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
+        self._ours.assign(_list(partitions))
+        self._positions.ask(_list(partitions))
         log.info(
-            "Assigned partitions %s; now reading %s.", _list(partitions), sorted(self._numbers)
+            "Assigned partitions %s; now having %s.", _list(partitions), sorted(self._ours.owned)
         )
         self._on_joined()
-
-    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Return the group's committed offsets; a broker that is away is waited for, a while.
-
-        Raises:
-            OutsideError: it did not answer, or refused.
-        """
-        deadline = time.monotonic() + self._settle_limit_s
-        while True:
-            try:
-                committed = self._consumer.committed(partitions, timeout=POSITIONS_TIMEOUT_S)
-                break
-            except KafkaException as error:
-                if time.monotonic() > deadline or error.args[0].code() not in HEALS:
-                    raise outside_error("committed offsets cannot be read", error) from None
-        for place in committed:
-            if place.error is not None:
-                raise outside_error(
-                    f"the committed offset of partition {place.partition} cannot be read",
-                    place.error,
-                )
-        return committed
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("revoked")
@@ -266,7 +264,9 @@ class KafkaSource:
             # In a callback the commits must have ended before the partitions go.
             self._committer.confirm(consumer, _list(partitions), REVOKE_COMMIT_LIMIT_S)
         self._give_up(consumer, partitions)
-        log.info("Revoked partitions %s; now reading %s.", _list(partitions), sorted(self._numbers))
+        log.info(
+            "Revoked partitions %s; now having %s.", _list(partitions), sorted(self._ours.owned)
+        )
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("lost")
@@ -278,20 +278,20 @@ class KafkaSource:
         )
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = set(_list(partitions))
-        for partition in gone:
-            for places in (self._numbers, self._starts, self._positions):
-                places.pop(partition, None)
+        gone = _list(partitions)
+        self._ours.give_up(gone)
+        self._positions.forget(gone)
         self._committer.forget(gone)
-        self._given_up |= gone
         self._held = [record for record in self._held if record.partition() not in gone]
         consumer.incremental_unassign(partitions)
-
-    def _on_statistics(self, text: str) -> None:
-        statistics = read_statistics(text)
-        self._watch.on_statistics(statistics)
-        self._ends = statistics.ends(self._topic)
 
 
 def _list(partitions: list[TopicPartition]) -> list[int]:
     return sorted(place.partition for place in partitions)
+
+
+def _session(properties: Properties) -> str:
+    """Say for how long a member that does not answer keeps its partitions."""
+    if properties.get("group.protocol") == "consumer":
+        return "the session timeout that the broker sets for groups (45 s by default)"
+    return f"{int(properties.get('session.timeout.ms', 45_000)) / 1000:g} s"

@@ -6,13 +6,17 @@ import logging
 import time
 from collections.abc import Sequence
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # Re-exported, untyped.
+    AclOperation,
+    AdminClient,
+    ConfigResource,
+)
 
 from schemas.errors import OutsideError
 from worker.kafka_client import BrokerWatch, Properties, make_client, outside_error
 from worker.kafka_properties import ClientProperties
-from worker.settings import WorkerSettings
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +26,23 @@ _SHARED = ("bootstrap.", "client.", "sasl.", "security.", "socket.", "ssl.")
 BATCH_SHARE = 0.9
 
 
+__all__ = ["AdminClient", "make_admin", "wait_for_topics", "with_batch_bytes"]
+
+
+def make_admin(properties: Properties, watch: BrokerWatch) -> AdminClient:
+    """Return a client for questions, with the consumer's connection."""
+    shared: Properties = {n: value for n, value in properties.items() if n.startswith(_SHARED)}
+    return make_client(AdminClient, {**shared, "error_cb": watch.on_error})
+
+
 def wait_for_topics(
-    settings: WorkerSettings, properties: Properties, watch: BrokerWatch
+    settings: Settings, servers: str, admin: AdminClient, watch: BrokerWatch
 ) -> int | None:
     """Return the largest batch in bytes that both output topics take; None if that is not told.
 
     Raises:
-        OutsideError: no broker answered in time, or it has not our three topics.
+        OutsideError: no broker answered in time, or it has not our topics.
     """
-    servers = properties["bootstrap.servers"]
-    shared: Properties = {n: value for n, value in properties.items() if n.startswith(_SHARED)}
-    admin = make_client(AdminClient, {**shared, "error_cb": watch.on_error})
     deadline = time.monotonic() + settings.start_timeout_s
     waiting = False
     while True:
@@ -48,18 +58,45 @@ def wait_for_topics(
             if time.monotonic() > deadline:
                 raise outside_error(
                     f"no broker at {servers} answered within {settings.start_timeout_s:g} s; "
-                    "not starting",
+                    "not starting. Check KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL",
                     error,
                 ) from None
-    outputs = (settings.output_topic, settings.dead_letter_topic)
-    missing = [topic for topic in (settings.input_topic, *outputs) if topic not in topics]
+    needed = dict.fromkeys((settings.reads, *settings.writes))
+    missing = [topic for topic in needed if topic not in topics]
     if missing:
         raise OutsideError(
             f"the broker at {servers} has no topic {' nor '.join(map(repr, missing))} (or this "
             "user may not see it); not starting. Create it, or name another by "
             "ODRADEK_INPUT_TOPIC, ODRADEK_OUTPUT_TOPIC or ODRADEK_DEAD_LETTER_TOPIC"
         )
-    return _batch_bytes(admin, outputs)
+    _check_rights(admin, settings)
+    return _batch_bytes(admin, settings.writes)
+
+
+def _check_rights(admin: AdminClient, settings: Settings) -> None:
+    """Find out now what would otherwise hold the first turn, where the broker tells it.
+
+    Raises:
+        OutsideError: this user may not read what is read, or not write an output.
+    """
+    needed = [
+        (settings.reads, AclOperation.READ),
+        *((topic, AclOperation.WRITE) for topic in settings.writes),
+    ]
+    described = admin.describe_topics(
+        TopicCollection([*dict(needed)]), include_authorized_operations=True, request_timeout=ASK_S
+    )
+    for topic, operation in needed:
+        try:
+            allowed = described[topic].result().authorized_operations
+        except KafkaException as error:
+            log.debug("The rights to %s are not told: %s", topic, error)
+            continue
+        if allowed and operation not in allowed:
+            raise OutsideError(
+                f"this user may not {operation.name.lower()} topic {topic}; not starting. Grant "
+                f"it {operation.name} on that topic"
+            )
 
 
 def with_batch_bytes(kafka: ClientProperties, limit: int | None) -> ClientProperties:

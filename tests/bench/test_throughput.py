@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENDERS = {"textbook loop", "odradek-worker", "raw forward"}
+CONTENDERS = {"textbook loop", "odradek-worker", "exactly once", "raw forward"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU and cores are read from Linux's /proc")

@@ -1,0 +1,56 @@
+"""Records as the Kafka client gives them, and as columns of a turn."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from schemas.dead_letter import Headers
+from worker.logs import RECORDS
+from worker.turn import Records
+
+records_log = logging.getLogger(RECORDS)
+
+
+class KafkaRecord(Protocol):
+    """A `Message` that carries a record rather than an error: its parts are all there."""
+
+    def error(self) -> None: ...
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]: ...
+    def key(self) -> bytes | None: ...
+    def value(self) -> bytes | None: ...
+    def headers(self) -> Headers | None: ...
+
+
+def timestamp_ms_of(record: KafkaRecord) -> int:
+    """Return a record's time; one that has none (written by a very old client) was read now."""
+    timestamp_ms = record.timestamp()[1]
+    return timestamp_ms if timestamp_ms >= 0 else int(time.time() * 1000)
+
+
+def headers_of(record: KafkaRecord) -> Headers | None:
+    """Return a record's headers; none, where a name is not UTF-8, which the client cannot read."""
+    try:
+        return record.headers()
+    except (SystemError, UnicodeError):
+        records_log.warning(
+            "A record's headers cannot be read, a name is not UTF-8; they are dropped."
+        )
+        return None
+
+
+def columns_of(topic: str, read: list[KafkaRecord]) -> Records:
+    """Return records as columns, in the order in which they were read."""
+    return Records(
+        topic,
+        [record.partition() for record in read],
+        [record.offset() for record in read],
+        [timestamp_ms_of(record) for record in read],
+        [record.key() for record in read],
+        [record.value() for record in read],
+        [headers_of(record) for record in read],
+    )

@@ -1,0 +1,208 @@
+"""Asks the broker where partitions begin, and whether the topic is still the same one.
+
+A partition that is assigned stays paused until its start is known: the group's committed offset,
+what the partition holds, and which topic it belongs to. Nothing waits for that longer than a
+moment: a broker that is away, and offsets that an open transaction holds back, are asked for again
+and again, while the other partitions are read. The rules themselves are in `worker.starts`.
+
+The consumer itself is asked, and for the topic's id an admin client that is new each time: with
+one that outlives a broker (librdkafka 2.16), the offsets of a group never came again after that
+broker was killed and restarted, and the client once aborted the process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import OutsideError
+from worker.kafka_client import HEALS, outside_error
+from worker.starts import Note, OutOfRange, Place, Range, Start, StartRules, start_of
+
+# How long one question may take: at first, and after it was in vain; and the pause after that.
+ASK_S, ASK_MAX_S, PAUSE_S = 0.25, 2.0, 0.5
+LOOK_S = 5.0  # At the topic's id.
+SAME_TOPIC_S, AGAIN_S = 15.0, 0.2
+# An end that lies before our place must be seen so often: a new leader may be behind for a moment.
+SUSPICIONS = 3
+_PASSING = HEALS | {
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._NOENT,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+}
+
+
+class _Look(NamedTuple):
+    """A look at the topic that is under way, and the client that must live for so long."""
+
+    admin: AdminClient
+    described: Future[Any]
+
+
+class Positions:
+    """The starts of one topic's partitions for one group."""
+
+    def __init__(
+        self, make_admin: Callable[[], AdminClient], topic: str, group: str, rules: StartRules
+    ) -> None:
+        self.topic_id: str | None = None
+        self._former_id: str | None = None  # Of the topic of this name that we knew before.
+        self._make_admin = make_admin
+        self._topic = topic
+        self._group = group
+        self._rules = rules
+        self._partitions: list[int] = []  # Of the topic.
+        self._wanted: dict[int, Place | None] = {}  # And the place reached, where we know better.
+        self._look: _Look | None = None
+        self._look_at = 0.0
+        self._ask_at = 0.0
+        self._ask_s = ASK_S
+        self._suspicions: dict[int, int] = {}
+
+    def ask(self, partitions: Iterable[int], reached: Place | None = None) -> None:
+        """Ask where these begin; from `reached` on, if we know better than the group's commit."""
+        for partition in partitions:
+            self._wanted[partition] = reached
+        self._ask_at = 0.0
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """No longer ask for these."""
+        for partition in partitions:
+            self._wanted.pop(partition, None)
+            self._suspicions.pop(partition, None)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether starts are asked for and not known yet."""
+        return bool(self._wanted)
+
+    def note(self) -> str:
+        """Return what each commit carries."""
+        return Note(self.topic_id, self._rules.mark).text()
+
+    def look_soon(self) -> None:
+        """Look at the topic at once: something was said of it."""
+        self._look_at = 0.0
+
+    def same_topic(self) -> bool | None:
+        """Return whether the topic is the one it was; None if it is gone. Looks now and then."""
+        now = time.monotonic()
+        if self._look is None:
+            if now >= self._look_at:
+                admin = self._make_admin()
+                topics = TopicCollection([self._topic])
+                asked = admin.describe_topics(topics, request_timeout=LOOK_S)
+                self._look = _Look(admin, asked[self._topic])
+            return True
+        if not self._look.described.done():
+            return True
+        described, self._look = self._look.described, None
+        self._look_at = now + AGAIN_S
+        try:
+            topic = described.result()
+        except KafkaException as error:
+            return None if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART else True
+        self._look_at = now + SAME_TOPIC_S
+        before, self.topic_id = self.topic_id, str(topic.topic_id)
+        self._partitions = [partition.id for partition in topic.partitions]
+        if before in (None, self.topic_id):
+            return True
+        self._former_id = before
+        return False
+
+    def answers(self, consumer: Consumer) -> dict[int, Start]:
+        """Return the starts that have become known.
+
+        Raises:
+            OutsideError: they cannot be had, or the rules refuse them.
+        """
+        now = time.monotonic()
+        if not self._wanted or self.topic_id is None or now < self._ask_at:
+            return {}
+        # One that a transaction holds back would hold back all: after a failure, one by one.
+        alone = self._ask_s > ASK_S
+        asked = [*self._wanted][:1] if alone else [*self._wanted]
+        try:
+            committed = self._committed(consumer, asked)
+            held = {partition: self._held(consumer, partition) for partition in asked}
+            known = {p: self._start(consumer, p, committed[p], held[p]) for p in asked}
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING:
+                raise outside_error(
+                    f"the offsets of group {self._group} in {self._topic} cannot be read", error
+                ) from None
+            for partition in asked:  # To the end of the queue.
+                self._wanted[partition] = self._wanted.pop(partition)
+            self._ask_s = min(ASK_MAX_S, 2 * self._ask_s)
+            self._ask_at = time.monotonic() + PAUSE_S
+            return {}
+        self._ask_s = ASK_S
+        starts = {partition: start for partition, start in known.items() if start is not None}
+        for partition in starts:
+            del self._wanted[partition]
+        self._ask_at = 0.0 if starts else time.monotonic() + AGAIN_S
+        return starts
+
+    def _start(
+        self, consumer: Consumer, partition: int, committed: Place | None, held: Range
+    ) -> Start | None:
+        """Return where a partition begins; None if that must be asked again."""
+        reached = self._wanted[partition] or committed
+        rules = self._rules
+        if reached is None and self._former_id is not None:
+            # Kafka forgets a group's offsets with the topic that they are about.
+            reached = Place(0, Note(self._former_id, rules.mark))
+        if reached is None and rules.new_group == "latest" and self._is_old_group(consumer):
+            # This partition is new, the group is not: what it holds was written for us.
+            rules = replace(rules, new_group="earliest")
+        try:
+            start = start_of(partition, reached, held, rules)
+        except OutOfRange as refusal:
+            raise OutsideError(f"{refusal}; not starting") from None
+        if reached is not None and reached.offset > held.high:
+            self._suspicions[partition] = self._suspicions.get(partition, 0) + 1
+            if self._suspicions[partition] < SUSPICIONS:
+                return None
+        self._suspicions.pop(partition, None)
+        return start
+
+    def _is_old_group(self, consumer: Consumer) -> bool:
+        return any(self._committed(consumer, self._partitions).values())
+
+    def _committed(
+        self, consumer: Consumer, partitions: Iterable[int]
+    ) -> Mapping[int, Place | None]:
+        """Return the group's places; None where it has none. Raises KafkaException."""
+        places = [TopicPartition(self._topic, partition) for partition in partitions]
+        committed = consumer.committed(places, timeout=self._ask_s)
+        for place in committed:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return {
+            place.partition: Place(place.offset, Note.read(place.metadata))
+            if place.offset >= 0
+            else None
+            for place in committed
+        }
+
+    def _held(self, consumer: Consumer, partition: int) -> Range:
+        """Return what a partition holds. Raises KafkaException."""
+        place = TopicPartition(self._topic, partition)
+        low, high = consumer.get_watermark_offsets(place, timeout=self._ask_s, cached=False)
+        from_time = None
+        if self._rules.from_time_ms is not None:
+            place = TopicPartition(self._topic, partition, self._rules.from_time_ms)
+            (found,) = consumer.offsets_for_times([place], timeout=self._ask_s)
+            if found.error is not None:
+                raise KafkaException(found.error)
+            from_time = found.offset if found.offset >= 0 else None
+        return Range(low, high, self.topic_id or "", from_time)

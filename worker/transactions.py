@@ -1,0 +1,241 @@
+"""Writes outputs and offsets in transactions: exactly once, for `read_committed` readers.
+
+One transactional producer a process. Its id is the group's and the static member's, where there
+is one, so that a restarted worker ends the transaction that its predecessor left open; else it is
+new each time, and the broker ends what a dead worker left after `transaction.timeout.ms`.
+
+A refused output aborts the transaction. If it was too large, the turn is written again output by
+output, and whatever is as large as one that was refused is written in a smaller form at once.
+If it was refused for anything else, the worker holds and the turn is tried again later.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import cast
+from uuid import uuid4
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.errors import OutsideError
+from worker.committer import GroupOffsets
+from worker.delivery import MustAbort
+from worker.hold import Hold, Holds
+from worker.kafka_client import BrokerWatch, Properties, make_client, outside_error
+from worker.metrics import Metrics
+from worker.outputs import TOO_LARGE, Form, Output, Refused, hand_over, hand_over_one
+from worker.service import SLICE_S
+from worker.sink import RETRY_S, Topics, refusal_text
+from worker.turn import Outgoing, Outputs
+
+log = logging.getLogger(__name__)
+
+# Offsets take two round trips; a coordinator that moves makes the client try for this long.
+OFFSETS_S = 5.0
+
+
+def transactional_id(group: str, static_id: str | None) -> str:
+    """Return the id of this process's producer."""
+    return f"{group}-{static_id or uuid4().hex}"
+
+
+class TransactionalSink:
+    """`worker.delivery.TransactionalSink` on Kafka."""
+
+    def __init__(
+        self,
+        properties: Properties,
+        topics: Topics,
+        new_id: Callable[[], str],
+        watch: BrokerWatch,
+        metrics: Metrics,
+        holds: Holds,
+        start_timeout_s: float,
+    ) -> None:
+        """Connect, and end what a predecessor of the same id left open.
+
+        Raises:
+            OutsideError: the broker refuses, or does not answer in time.
+        """
+        self.committing = False
+        self._topics = topics
+        self._shrink = topics.shrink()
+        self._new_id = new_id
+        self._watch = watch
+        self._metrics = metrics
+        self._holds = holds
+        self._start_timeout_s = start_timeout_s
+        self._properties: Properties = {**properties, "error_cb": self._on_error}
+        self._refused: list[Refused] = []
+        self._too_large: dict[str, int] = {}  # Topic -> the smallest size that it refused.
+        self._one_by_one = False
+        self._retry_at = 0.0
+        self._open = False  # Whether a transaction is.
+        self._broken: KafkaError | None = None  # The client is of no use any more.
+        self._id = ""
+        self._producer = self._connected()
+
+    def write(self, outputs: Outputs) -> None:
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as exception:
+            self._broken = exception.args[0]  # It failed for good since the last transaction.
+            return
+        self._open = True
+        topics = (self._topics.output, self._topics.dead_letter)
+        for topic, outgoing in zip(topics, (outputs.scores, outputs.dead_letters), strict=True):
+            if self._one_by_one or topic in self._too_large:
+                self._write_one_by_one(topic, outgoing)
+            else:
+                hand_over(self._producer, topic, outgoing, self._refused.append)
+
+    def commit(self, offsets: object, wait_s: float) -> bool:
+        if self._broken is not None:
+            raise MustAbort
+        try:
+            if not self.committing:
+                if self._producer.flush(wait_s):
+                    return False
+                self._raise_if_refused()
+                places, membership = cast("GroupOffsets", offsets)
+                if places:
+                    self._producer.send_offsets_to_transaction(places, membership, OFFSETS_S)
+                self.committing = True
+            self._producer.commit_transaction(wait_s)
+        except KafkaException as exception:
+            return self._deal_with(exception.args[0])
+        self.committing = self._open = self._one_by_one = False
+        self._holds.end(Hold.OUTPUT, "the outputs are taken again.")
+        return True
+
+    def abort(self, wait_s: float) -> bool:
+        self.committing = False
+        self._watch.raise_if_refused()
+        try:
+            if self._broken is not None:
+                self._begin_anew(self._broken)
+            elif self._open:
+                self._producer.abort_transaction(wait_s)
+        except KafkaException as exception:
+            error = exception.args[0]
+            if error.fatal():
+                self._broken = error
+            elif not error.retriable() and not error.txn_requires_abort():
+                raise outside_error("a transaction cannot be aborted", error) from None
+            return False
+        self._open = False
+        if time.monotonic() < self._retry_at:
+            self._producer.poll(wait_s)
+            return False
+        self._refused.clear()
+        return True
+
+    def idle(self) -> None:
+        self._producer.poll(0)
+        self._watch.raise_if_refused()
+
+    def close(self) -> None:
+        """Leave nothing open, so that our successor need not wait for a time-out."""
+        if self._open and self._broken is None:
+            try:
+                self._producer.purge()
+                self._producer.abort_transaction(SLICE_S * 10)
+            except KafkaException as exception:
+                log.warning("The open transaction is left to its time-out: %s", exception)
+
+    def _connected(self) -> Producer:
+        self._id = self._new_id()
+        producer = make_client(Producer, {**self._properties, "transactional.id": self._id})
+        deadline = time.monotonic() + self._start_timeout_s
+        while True:
+            try:
+                producer.init_transactions(SLICE_S * 10)
+                break
+            except KafkaException as exception:
+                self._watch.raise_if_refused()
+                error = exception.args[0]
+                if not error.retriable() or time.monotonic() > deadline:
+                    raise outside_error(
+                        f"transactional id {self._id} cannot be had; not starting. Check that "
+                        "this user may write to that transactional id",
+                        error,
+                    ) from None
+        return producer
+
+    def _begin_anew(self, error: KafkaError) -> None:
+        """Take a new producer where nobody else can have ours: it only outlasted its time-out.
+
+        Raises:
+            OutsideError: another worker has our id.
+        """
+        if self._new_id() == self._id:
+            raise OutsideError(
+                f"another worker took over transactional id {self._id} ({error.str()}), or ours "
+                "was away for longer than transaction.timeout.ms. Stopping; nothing of the turn "
+                "in hand counts. Each worker needs a group.instance.id of its own"
+            )
+        log.warning("A transaction was ended by the broker: %s. Beginning anew.", error.str())
+        self._producer = self._connected()
+        self._broken = None
+
+    def _deal_with(self, error: KafkaError) -> bool:
+        """Return False where the same call is to be made again.
+
+        Raises:
+            MustAbort: it is not.
+        """
+        self._watch.raise_if_refused()
+        self._raise_if_refused()
+        if error.fatal():
+            self._broken = error
+        elif error.retriable():
+            return False
+        log.warning("A transaction is aborted, and its turn done again: %s.", error.str())
+        raise MustAbort
+
+    def _raise_if_refused(self) -> None:
+        """Have the transaction aborted if an output was refused, and see to the next try."""
+        if not self._refused:
+            return
+        refused = self._refused[0]
+        if refused.error.code() != TOO_LARGE:
+            self._hold(refused)
+        elif not self._one_by_one:
+            self._one_by_one = True  # A broker refuses whole batches: which output was it?
+        else:
+            self._note_too_large(refused)
+        raise MustAbort
+
+    def _note_too_large(self, refused: Refused) -> None:
+        topic, size = refused.output.topic, refused.output.bytes()
+        if topic not in self._shrink or size >= self._too_large.get(topic, size + 1):
+            self._hold(refused)  # It was in its smallest form.
+            return
+        self._too_large[topic] = size
+        self._metrics.truncated(1)
+        log.warning("An output is too large for %s; it is written in a smaller form.", topic)
+
+    def _hold(self, refused: Refused) -> None:
+        self._holds.begin(Hold.OUTPUT, refusal_text(refused))
+        self._retry_at = time.monotonic() + RETRY_S
+
+    def _write_one_by_one(self, topic: str, outgoing: Outgoing) -> None:
+        headers = outgoing.headers or [[] for _ in outgoing.values]
+        for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
+            output = Output(topic, *record)
+            for form in (Form.SMALLER, Form.SMALLEST):
+                if output.bytes() >= self._too_large.get(topic, output.bytes() + 1):
+                    output = self._shrink[topic](output, form)
+            hand_over_one(self._producer, output, self._refused.append)
+            if self._one_by_one:
+                self._producer.flush(SLICE_S)  # A batch of its own.
+            if self._refused:
+                return
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._broken = error  # The call in hand says so too, and it is dealt with there.
+        else:
+            self._watch.on_error(error)
