@@ -15,10 +15,12 @@ import random
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from schemas.dead_letter import STUB_BYTES, DeadLetter, Headers
 from schemas.score import decode_score, truncate_score
-from worker.service import DeliveryFailed
+from worker.assignments import Assignments
+from worker.delivery import DeliveryFailed, MustAbort
 from worker.turn import Outgoing, Outputs, Records, Turn
 
 MESSAGE_BYTES_MAX = 1_048_588  # As Kafka's max.message.bytes.
@@ -109,6 +111,7 @@ class MemoryLog:
         self.topics: dict[str, Topic] = {}
         self._groups: dict[tuple[str, str], Group] = {}
         self.acknowledged: set[Position] = set()
+        self.transactions: list[Transaction] = []
 
     def create_topic(
         self, name: str, partitions: int = 1, message_bytes_max: int = MESSAGE_BYTES_MAX
@@ -134,6 +137,15 @@ class MemoryLog:
             Stored(partition, offset, value, key, headers, timestamp_ms)
         )
         return partition, offset
+
+    def holds_back(self, group: Group, partition: int) -> bool:
+        """Whether an open transaction has an offset of this partition: it may yet count."""
+        return any(
+            not transaction.ended
+            and transaction.group is group
+            and partition in transaction.offsets
+            for transaction in self.transactions
+        )
 
     def group(self, name: str, topic: str) -> Group:
         partitions = len(self.topics[topic].partitions)
@@ -204,17 +216,44 @@ class Group:
         """Take a commit of any member, for any partition; False if it is no member."""
         if member not in self.members:
             return False
+        self.take(member, offsets, self.owned_by(member))
+        return True
+
+    def owned_by(self, member: int) -> set[int]:
+        return {partition for partition, owner in self.owner.items() if owner == member}
+
+    def take(self, member: int, offsets: dict[int, int], owned: set[int]) -> None:
+        """Take offsets whose committer was checked, when it owned these partitions."""
         for p, offset in offsets.items():
             before = self.committed.get(p, 0)
             self.committed[p] = offset
-            accepted = Commit(member, p, offset, before, self.owner.get(p) == member)
+            accepted = Commit(member, p, offset, before, p in owned)
             self.commits.append(accepted)
             self.on_commit(accepted)
-        return True
+
+
+@dataclass
+class Transaction:
+    """What the broker knows of one: offsets once they are sent; whether it has ended."""
+
+    offsets: dict[int, int] = field(default_factory=dict)
+    group: Group | None = None
+    member: int = 0
+    owned: set[int] = field(default_factory=set)  # When the offsets were sent.
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class _Pending:
+    topic: str
+    value: bytes | None
+    key: bytes | None
+    headers: Headers | None
 
 
 class MemorySource:
-    """A member of a group that reads one topic: `worker.service.Source` on a `MemoryLog`."""
+    """A member of a group that reads one topic: `worker.delivery.CommittingSource` on a
+    `MemoryLog`."""
 
     def __init__(
         self,
@@ -227,6 +266,7 @@ class MemorySource:
         clock: Clock | None = None,
         settle_limit_s: float = 2.0,
     ) -> None:
+        self._log = log
         self._topic = log.topics[topic]
         self._group = log.group(group, topic)
         self._batch_max = batch_max
@@ -234,13 +274,9 @@ class MemorySource:
         self._clock = clock or Clock()
         self._settle_limit_s = settle_limit_s
         self._settle: Callable[[float], None] = lambda _: None
-        self._numbers: dict[int, int] = {}  # Partition -> the number of its assignment.
-        self._next_number = 1
-        self._starts: dict[int, int] = {}
-        self._positions: dict[int, int] = {}
+        self._ours = Assignments()
         self._commits: dict[int, int] = {}
         self._held: list[Stored] = []
-        self._given_up: set[int] = set()  # In the read in hand.
         self.member = 0
 
     def start(self, settle: Callable[[float], None]) -> None:
@@ -249,9 +285,10 @@ class MemorySource:
 
     def read(self, wait_s: float) -> Turn | None:
         self._faults.at("read")
-        self._given_up.clear()
-        records, self._held = self._held, []
         self._serve()
+        self._ours.given_up.clear()
+        self._place()
+        records, self._held = self._held, []
         records += self._take(1)
         if not records:
             self._clock.advance(wait_s)
@@ -260,31 +297,42 @@ class MemorySource:
         self._faults.at("between poll and consume")
         self._serve()
         records += self._take(self._faults.at_most(self._batch_max) - 1)
-        if self._given_up:
-            records = self._without_given_up(records)
+        if self._ours.given_up:
+            records = self._ours_of(records)
         return self._turn(records) if records else None
 
-    def keep_alive(self) -> None:
+    def keep_alive(self, wait_s: float) -> None:
         self._faults.at("keep alive")
+        self._clock.advance(wait_s)
         self._serve()
         if self._faults.happens(0.3):  # A record that was on its way when we paused.
             self._held += self._take(1)
 
     def still_owned(self, turn: Turn) -> Turn:
-        return turn.restricted_to(self._numbers)
+        return turn.restricted_to(self._ours.numbers)
 
     def commit(self, turn: Turn) -> None:
         self._faults.at("commit")
-        offsets = turn.restricted_to(self._numbers).offsets
+        offsets = self._ours.finish(turn)
         self._commits.update(offsets)
         self._send(offsets)
         self._faults.at("committed")
+
+    def transaction_offsets(self, turn: Turn) -> object:
+        return turn.offsets, self._group, self.member
+
+    def done(self, turn: Turn) -> None:
+        self._ours.finish(turn)
+
+    def rewind(self) -> None:
+        self._held = []
+        self._ours.rewind()
 
     def close(self, limit_s: float) -> None:  # noqa: ARG002  # A memory log confirms at once.
         self._faults.at("close")
         if self.member not in self._group.members:
             return
-        self._send({p: offset for p, offset in self._commits.items() if p in self._numbers})
+        self._send({p: o for p, o in self._commits.items() if p in self._ours.numbers})
         self._group.leave(self.member)
 
     def _send(self, offsets: dict[int, int]) -> None:
@@ -294,7 +342,7 @@ class MemorySource:
     def _serve(self) -> None:
         """Hear what the group's coordinator has decided, as in Kafka's callbacks."""
         if self.member not in self._group.members:  # Lost: others may have them by now.
-            self._give_up(list(self._numbers))
+            self._give_up(list(self._ours.owned))
             self.member = self._group.join()
         if revoked := self._group.to_revoke(self.member):
             self._settle(self._settle_limit_s)
@@ -303,37 +351,40 @@ class MemorySource:
             self._group.give_up(self.member, revoked)
         for partition in self._group.to_assign(self.member):
             self._group.owner[partition] = self.member
-            start = self._group.committed.get(partition, 0)
-            self._numbers[partition] = self._next_number
-            self._starts[partition] = self._positions[partition] = start
-            self._next_number += 1
+            self._ours.assign([partition])
+
+    def _place(self) -> None:
+        """Begin where the group's commits say; those that a transaction holds back, later."""
+        for partition in self._ours.owned - self._ours.numbers.keys():
+            if not self._log.holds_back(self._group, partition):
+                self._ours.begin(partition, self._group.committed.get(partition, 0))
 
     def _give_up(self, partitions: list[int]) -> None:
+        self._ours.give_up(partitions)
         for partition in partitions:
-            for places in (self._numbers, self._starts, self._positions, self._commits):
-                places.pop(partition, None)
-        self._given_up.update(partitions)
-        self._held = [record for record in self._held if record.partition in self._numbers]
+            self._commits.pop(partition, None)
+        self._held = [record for record in self._held if record.partition in self._ours.numbers]
 
     def _take(self, count: int) -> list[Stored]:
         taken: list[Stored] = []
-        order = list(self._positions)
+        order = list(self._ours.positions)
         if not self._faults.calm:
             self._faults.random.shuffle(order)
         for partition in order:
             held = self._topic.partitions[partition]
             # Offsets have gaps, so a position is looked for, not indexed.
-            waiting = [r for r in held if r.offset >= self._positions[partition]]
+            waiting = [r for r in held if r.offset >= self._ours.positions[partition]]
             part = waiting[: count - len(taken)]
             if part:
-                self._positions[partition] = part[-1].offset + 1
+                self._ours.positions[partition] = part[-1].offset + 1
                 taken += part
         return taken
 
-    def _without_given_up(self, records: list[Stored]) -> list[Stored]:
-        for partition in self._given_up & self._numbers.keys():  # It came back within the read.
-            self._positions[partition] = self._starts[partition]
-        return [record for record in records if record.partition not in self._given_up]
+    def _ours_of(self, records: list[Stored]) -> list[Stored]:
+        for partition in self._ours.given_up & self._ours.numbers.keys():
+            self._ours.positions[partition] = self._ours.done[partition]
+        kept = self._ours.numbers.keys() - self._ours.given_up
+        return [record for record in records if record.partition in kept]
 
     def _turn(self, read: list[Stored]) -> Turn:
         ends = {record.partition: record.offset + 1 for record in read}
@@ -348,20 +399,12 @@ class MemorySource:
                 [record.headers for record in read],
             ),
             ends,
-            {p: self._numbers[p] for p in ends},
+            self._ours.read(ends),
         )
 
 
-@dataclass(frozen=True)
-class _Pending:
-    topic: str
-    value: bytes | None
-    key: bytes | None
-    headers: Headers | None
-
-
-class MemorySink:
-    """`worker.service.Sink` on a `MemoryLog`."""
+class _Outputs:
+    """What both sinks know: the two topics, and how outputs fit them."""
 
     def __init__(
         self,
@@ -378,7 +421,6 @@ class MemorySink:
         self._faults = faults or Faults(calm=True)
         self._clock = clock or Clock()
         self._pending: list[_Pending] = []
-        self._unreported: list[Position] = []
         self._slices_left = 0
 
     def write(self, outputs: Outputs) -> None:
@@ -389,48 +431,6 @@ class MemorySink:
         self._slices_left = self._faults.slices()
         self._faults.at("written")
 
-    def settle(self, wait_s: float) -> bool:
-        self._faults.at("settle")
-        if (self._pending or self._unreported) and self._slices_left:
-            self._slices_left -= 1
-            self._clock.advance(wait_s)
-            self._deliver(self._faults.happens(0.5))  # It has some, and has not said so.
-            return False
-        if self._pending and self._faults.happens(0.01):
-            self._deliver(len(self._pending) // 2)
-            raise DeliveryFailed("an output was refused for good: the simulation says so")
-        self._deliver(len(self._pending))
-        self._log.acknowledged.update(self._unreported)
-        self._unreported.clear()
-        return True
-
-    def close(self) -> None:
-        # What is on its way may still arrive, unheard.
-        self._deliver(0 if self._faults.calm else self._faults.random.randint(0, 3))
-        self._pending.clear()
-        self._faults.at("sink closed")
-
-    def _hand_over(self, topic: str, outgoing: Outgoing) -> None:
-        headers = outgoing.headers or [None] * len(outgoing)
-        columns = zip(outgoing.values, outgoing.keys, headers, strict=True)
-        self._pending += [_Pending(topic, *record) for record in columns]
-
-    def _deliver(self, count: int) -> None:
-        """Let the broker have the oldest outputs."""
-        delivered, self._pending = self._pending[:count], self._pending[count:]
-        for record in delivered:
-            topic = self._log.topics.get(record.topic)
-            if topic is None:
-                raise DeliveryFailed(f"there is no topic {record.topic}")
-            if _bytes(record) > topic.message_bytes_max:
-                record = self._smaller(record)
-            if _bytes(record) > topic.message_bytes_max:
-                record = self._smallest(record)
-                if _bytes(record) > topic.message_bytes_max:
-                    raise DeliveryFailed(f"an output is too large for {record.topic}")
-            self._log.append(record.topic, record.value, key=record.key, headers=record.headers)
-            self._unreported.append(self.position_of(record.topic, record.value, record.headers))
-
     def position_of(self, topic: str, value: bytes | None, headers: Headers | None) -> Position:
         """Return the source position that an output names."""
         if topic == self._output_topic:
@@ -438,6 +438,23 @@ class MemorySink:
             return source.partition, source.offset
         letter = DeadLetter.from_headers(headers or [])
         return letter.source_partition, letter.source_offset
+
+    def _hand_over(self, topic: str, outgoing: Outgoing) -> None:
+        headers = outgoing.headers or [None] * len(outgoing)
+        columns = zip(outgoing.values, outgoing.keys, headers, strict=True)
+        self._pending += [_Pending(topic, *record) for record in columns]
+
+    def _append(self, record: _Pending) -> Position | None:
+        """Have the broker take an output, if need be in a smaller form; None if it does not."""
+        topic = self._log.topics.get(record.topic)
+        if topic is None:
+            return None
+        for shrink in (lambda whole: whole, self._smaller, self._smallest):
+            record = shrink(record)
+            if _bytes(record) <= topic.message_bytes_max:
+                self._log.append(record.topic, record.value, key=record.key, headers=record.headers)
+                return self.position_of(record.topic, record.value, record.headers)
+        return None
 
     def _smaller(self, record: _Pending) -> _Pending:
         value = record.value or b""
@@ -449,6 +466,126 @@ class MemorySink:
     def _smallest(self, record: _Pending) -> _Pending:
         value = record.value if record.topic == self._output_topic else b""
         return _Pending(record.topic, value, None, record.headers)
+
+
+class MemorySink(_Outputs):
+    """`worker.delivery.Sink` on a `MemoryLog`."""
+
+    def __init__(self, *topics: Any, **options: Any) -> None:
+        super().__init__(*topics, **options)
+        self._unreported: list[Position] = []
+
+    def settle(self, wait_s: float) -> bool:
+        self._faults.at("settle")
+        if (self._pending or self._unreported) and self._slices_left:
+            self._slices_left -= 1
+            self._clock.advance(wait_s)
+            self._deliver(self._faults.happens(0.5))  # It has some, and has not said so.
+            return False
+        if self._pending and self._faults.happens(0.01):
+            self._deliver(len(self._pending) // 2)
+            raise DeliveryFailed("the client failed for good: the simulation says so")
+        self._deliver(len(self._pending))
+        if self._pending:  # Refused: held back, and tried again.
+            self._clock.advance(wait_s)
+            return False
+        self._log.acknowledged.update(self._unreported)
+        self._unreported = []
+        return True
+
+    def close(self) -> None:
+        # What is on its way may still arrive, unheard.
+        self._deliver(0 if self._faults.calm else self._faults.random.randint(0, 3))
+        self._pending.clear()
+        self._faults.at("sink closed")
+
+    def _deliver(self, count: int) -> None:
+        """Let the broker have the oldest outputs; those that it refuses stay."""
+        delivered, rest = self._pending[:count], self._pending[count:]
+        refused = []
+        for record in delivered:
+            position = self._append(record)
+            if position is None:
+                refused.append(record)
+            else:
+                self._unreported.append(position)
+        self._pending = refused + rest
+
+
+class MemoryTransactions(_Outputs):
+    """`worker.delivery.TransactionalSink` on a `MemoryLog`.
+
+    Its topics hold what a `read_committed` reader sees: outputs arrive with their commit.
+    """
+
+    committing = False
+    transaction: Transaction | None = None
+    _abort_slices = 0
+
+    def write(self, outputs: Outputs) -> None:
+        assert self.transaction is None, "a turn is written before the last is committed"
+        self.transaction = Transaction()
+        self._log.transactions.append(self.transaction)
+        super().write(outputs)
+        self._abort_slices = self._faults.slices()
+
+    def commit(self, offsets: object, wait_s: float) -> bool:
+        self._faults.at("settle")
+        transaction = self._open()
+        if self._slices_left:
+            self._slices_left -= 1
+            self._clock.advance(wait_s)
+            return False
+        if not self.committing:
+            if transaction.ended or self._faults.happens(0.03):
+                raise MustAbort  # It outlasted its time-out, or an output was refused.
+            ends, group, member = cast("tuple[dict[int, int], Group, int]", offsets)
+            if member not in group.members:
+                raise MustAbort
+            transaction.offsets, transaction.group, transaction.member = ends, group, member
+            transaction.owned = group.owned_by(member)
+            self.committing = True
+            self._faults.at("offsets sent")
+            if self._faults.happens(0.3):
+                return False
+        if transaction.ended:
+            raise MustAbort
+        positions = [self._append(record) for record in self._pending]
+        assert None not in positions
+        self._log.acknowledged.update(cast("list[Position]", positions))
+        if transaction.group is not None and transaction.offsets:
+            transaction.group.take(transaction.member, transaction.offsets, transaction.owned)
+        self._end()
+        self._faults.at("committed")
+        return True
+
+    def abort(self, wait_s: float) -> bool:
+        self._faults.at("abort")
+        self.committing = False
+        if self._abort_slices:
+            self._abort_slices -= 1
+            self._clock.advance(wait_s)
+            return False
+        self._end()
+        return True
+
+    def idle(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._faults.at("sink closed")
+        if self.transaction is not None and not self.committing:
+            self._end()
+
+    def _open(self) -> Transaction:
+        assert self.transaction is not None
+        return self.transaction
+
+    def _end(self) -> None:
+        self._open().ended = True
+        self.transaction = None
+        self.committing = False
+        self._pending = []
 
 
 def _bytes(record: _Pending) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -13,13 +14,18 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.dead_letter import Headers
 from tests.memory_log import MemoryLog, MemorySink, MemorySource, Stored
+from worker.delivery import CommittingSource, Sink
 from worker.health import Health
+from worker.hold import Holds
 from worker.kafka_client import BrokerWatch
 from worker.kafka_properties import kafka_properties
 from worker.metrics import Metrics
-from worker.service import Sink, Source
-from worker.sink import KafkaSink
+from worker.positions import Positions
+from worker.service import Source
+from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
+from worker.starts import StartRules
+from worker.topics import make_admin
 from worker.turn import Turn
 
 WAIT_S = 30.0
@@ -41,8 +47,10 @@ class Rig(Protocol):
     ) -> None: ...
     def skip_offsets(self, topic: str) -> None: ...
     def read_all(self, topic: str, count: int) -> list[Stored]: ...
-    def committed(self, topic: str, group: str) -> Mapping[int, int]: ...
-    def source(self, topic: str, group: str, batch_max: int = 100) -> Source: ...
+    def committed(self, topic: str, group: str) -> Mapping[int, int]:
+        """How far a group has come, by partition; a start alone is not shown."""
+
+    def source(self, topic: str, group: str, batch_max: int = 100) -> CommittingSource: ...
     def sink(self, scores: str, dead_letters: str) -> Sink: ...
 
 
@@ -105,7 +113,7 @@ class MemoryRig:
     def committed(self, topic: str, group: str) -> Mapping[int, int]:
         return self._log.group(group, topic).committed
 
-    def source(self, topic: str, group: str, batch_max: int = 100) -> Source:
+    def source(self, topic: str, group: str, batch_max: int = 100) -> CommittingSource:
         return MemorySource(self._log, topic, group, batch_max)
 
     def sink(self, scores: str, dead_letters: str) -> Sink:
@@ -126,13 +134,22 @@ class KafkaRig:
             }
         )
         assert not problems
-        self._watch = BrokerWatch(Health(60.0, last_beat=0.0))
+        self.health = Health(60.0, last_beat=0.0)
+        self.metrics = Metrics()
+        self._watch = BrokerWatch(self.health)
+        self.holds = Holds(self.health, self.metrics)
+        self._make_admin = partial(make_admin, self._properties.consumer, self._watch)
 
     def topic(self, partitions: int = 1, bytes_max: int | None = None) -> str:
         name = unique("topic")
-        config = {"max.message.bytes": str(bytes_max)} if bytes_max else None
-        self._kafka.create_topics({name: partitions}, config)
+        self.create(name, partitions, bytes_max)
         return name
+
+    def create(self, name: str, partitions: int = 1, bytes_max: int | None = None) -> None:
+        config = {"retention.ms": "-1"}  # The records here are of 1970.
+        if bytes_max:
+            config["max.message.bytes"] = str(bytes_max)
+        self._kafka.create_topics({name: partitions}, config)
 
     def produce(self, topic, value, *, key=None, headers=None, partition=0, timestamp_ms=1000):
         refusals = []
@@ -184,21 +201,39 @@ class KafkaRig:
         admin = AdminClient(self._servers)
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         places = asked[group].result(WAIT_S).topic_partitions
-        return {p.partition: p.offset for p in places if p.topic == topic and p.offset >= 0}
+        return {p.partition: p.offset for p in places if p.topic == topic and p.offset > 0}
 
-    def commit(self, topic: str, group: str, offset: int) -> None:
+    def commit(self, topic: str, group: str, offset: int, note: str = "") -> None:
         consumer = Consumer({**self._servers, "group.id": group})
-        consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+        consumer.commit(offsets=[TopicPartition(topic, 0, offset, note)], asynchronous=False)
         consumer.close()
 
-    def source(self, topic: str, group: str, batch_max: int = 100) -> Source:
-        consumer = {**self._properties.consumer, "group.id": group}
-        source = KafkaSource(consumer, topic, batch_max, self._watch, Metrics(), lambda: None)
+    def source(
+        self,
+        topic: str,
+        group: str,
+        batch_max: int = 100,
+        rules: StartRules | None = None,
+        **properties: object,
+    ) -> CommittingSource:
+        rules = rules or StartRules()
+        source = KafkaSource(
+            {**self._properties.consumer, "group.id": group, **properties},
+            topic,
+            batch_max,
+            Positions(self._make_admin, topic, group, rules),
+            self._watch,
+            self.metrics,
+            self.holds,
+            lambda: None,
+            jump_gaps=rules.on_gap == "jump",
+        )
         self._stack.callback(source.close, 5.0)  # Closing twice does no harm.
         return source
 
     def sink(self, scores: str, dead_letters: str, **properties: object) -> Sink:
         producer = {**self._properties.producer, **properties}
-        sink = KafkaSink(producer, scores, dead_letters, self._watch, Metrics())
+        topics = Topics(scores, dead_letters)
+        sink = KafkaSink(producer, topics, self._watch, self.metrics, self.holds)
         self._stack.callback(sink.close)
         return sink

@@ -17,7 +17,7 @@ def test_a_partition_that_went_while_we_kept_alive_is_read_when_it_comes_back(ri
     moved: set[int] = set()
 
     def half_moved() -> bool:
-        first.keep_alive()
+        first.keep_alive(0)
         if (turn := second.read(0.05)) is not None:
             moved.update(turn.records.partitions)
         return len(moved) == 2

@@ -81,7 +81,7 @@ class Stream(NamedTuple):
             reader.close()
 
     def committed(self) -> dict[int, int]:
-        """The committed offsets of the worker's group, by partition that has one."""
+        """How far the worker's group has come, by partition; a start alone is not shown."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.servers,
@@ -92,7 +92,7 @@ class Stream(NamedTuple):
         places = [TopicPartition(self.input, partition) for partition in range(PARTITIONS)]
         committed = consumer.committed(places, timeout=10)
         consumer.close()
-        return {place.partition: place.offset for place in committed if place.offset >= 0}
+        return {place.partition: place.offset for place in committed if place.offset > 0}
 
 
 @contextmanager

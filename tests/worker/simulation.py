@@ -30,13 +30,17 @@ from tests.memory_log import (
     MemoryLog,
     MemorySink,
     MemorySource,
+    MemoryTransactions,
     Position,
     Stored,
 )
+from worker.delivery import AtLeastOnce, ExactlyOnce
 from worker.health import Health
+from worker.hold import Holds
 from worker.metrics import Metrics
 from worker.model import Model, ModelOptions, open_model
 from worker.model_slot import ModelSlot
+from worker.scoring import scoring
 from worker.service import Clocks, Worker
 from worker.turn import Outputs, Records, Turn
 
@@ -73,6 +77,7 @@ class Life:
     back: threading.Lock = field(default_factory=threading.Lock)
     worker: Worker | None = None
     source: MemorySource | None = None
+    sink: MemorySink | MemoryTransactions | None = None
     thread: threading.Thread | None = None
     doomed: bool = False
     ended: bool = False
@@ -92,10 +97,16 @@ class Simulation:
         *,
         worker_class: type[Worker] = Worker,
         source_class: type[MemorySource] = MemorySource,
-        sink_class: type[MemorySink] = MemorySink,
+        sink_class: type[MemorySink | MemoryTransactions] = MemorySink,
+        exactly_once: bool = False,
+        delivery_class: type[AtLeastOnce | ExactlyOnce] | None = None,
     ) -> None:
         self._random = random.Random(seed)
+        if exactly_once and sink_class is MemorySink:
+            sink_class = MemoryTransactions
         self._classes = (worker_class, source_class, sink_class)
+        self._exactly_once = exactly_once
+        self._delivery_class = delivery_class or (ExactlyOnce if exactly_once else AtLeastOnce)
         self._model_path = folder / f"model-{seed}.onnx"
         self._clock = Clock()
         self._metrics = Metrics()  # Of all lives; a registry for each would cost more than they do.
@@ -195,6 +206,11 @@ class Simulation:
         for member in [m for m in self._group.members if m in dead]:
             if self._calm or self._chance(probability):
                 self._group.expel(member)
+        for life in self._lives:
+            open_one = life.sink.transaction if isinstance(life.sink, MemoryTransactions) else None
+            # Of a dead worker, or of one that took too long.
+            if open_one and (life.ended or self._chance(0.01)):
+                open_one.ended = open_one.ended or self._calm or self._chance(probability)
 
     def _finish(self) -> None:
         """No more faults: those alive stop in order, and a last worker reads to the end."""
@@ -252,11 +268,15 @@ class Simulation:
         batch_max = self._random.choice([1, 2, 5, 100])
         source = source_class(self.log, EVENTS, GROUP, batch_max, faults=faults, clock=self._clock)
         sink = sink_class(self.log, SCORES, DEAD_LETTERS, faults=faults, clock=self._clock)
-        life.source = source
+        life.source, life.sink = source, sink
+        watched = _WatchedSource(source, life, self.violations)
+        watched_sink = _WatchedSink(sink, life, self.violations)
+        delivery = self._delivery_class(watched, watched_sink)
+        health = Health(60.0, last_beat=self._clock())
         try:
             life.worker = worker_class(
-                _WatchedSource(source, life, self.violations),
-                _WatchedSink(sink, life, self.violations),
+                watched,
+                delivery,
                 ModelSlot(
                     self._model_path,
                     _open,
@@ -264,10 +284,12 @@ class Simulation:
                     allow_contract_change=False,
                     on_load=lambda outcome, _: self.happened.update([f"model {outcome}"]),
                 ),
+                scoring(self._metrics, 1),
                 self._metrics,
-                Health(60.0, last_beat=self._clock()),
+                health,
+                Holds(health, self._metrics),
                 Clocks(self._clock, self._clock),
-                top_features_max=1,
+                breaker=None,
                 idle_wait_s=0.2,
                 stop_timeout_s=1.5,
             )
@@ -352,6 +374,8 @@ class Simulation:
             elif position in events and repeats[0][0] == SCORES:
                 self._check_scores(events[position], [stored for _, stored in repeats])
             self.happened["repeat"] += len(repeats) - 1
+            if self._exactly_once and len(repeats) > 1:
+                self.violations.append(f"{position} has {len(repeats)} committed outputs")
 
     def _check_scores(self, event: Stored, repeats: list[Stored]) -> None:
         """Promise 3: each says which model, and is what that model gives the event alone."""
@@ -368,14 +392,19 @@ class Simulation:
 
 
 class _WatchedSource:
-    """Notes what a life reads, and holds promise 1 against what it commits."""
+    """Notes what a life reads, and holds promise 1 against what it finishes."""
 
     def __init__(self, source: MemorySource, life: Life, violations: list[str]) -> None:
         self._source, self._life, self._violations = source, life, violations
-        self.start = source.start
-        self.keep_alive = source.keep_alive
-        self.still_owned = source.still_owned
-        self.close = source.close
+        for name in (
+            "start",
+            "keep_alive",
+            "still_owned",
+            "rewind",
+            "transaction_offsets",
+            "close",
+        ):
+            setattr(self, name, getattr(source, name))
 
     def read(self, wait_s: float) -> Turn | None:
         turn = self._source.read(wait_s)
@@ -384,18 +413,32 @@ class _WatchedSource:
         return turn
 
     def commit(self, turn: Turn) -> None:
+        self._check(turn)
+        self._source.commit(turn)
+
+    def done(self, turn: Turn) -> None:
+        self._check(turn)
+        self._source.done(turn)
+
+    def _check(self, turn: Turn) -> None:
         if missing := _positions(turn) - self._life.written:
             self._violations.append(f"a completed turn has no output for {sorted(missing)}")
-        self._source.commit(turn)
 
 
 class _WatchedSink:
     """Holds promises 1 and 3 against what a life writes in one turn."""
 
-    def __init__(self, sink: MemorySink, life: Life, violations: list[str]) -> None:
+    def __init__(
+        self, sink: MemorySink | MemoryTransactions, life: Life, violations: list[str]
+    ) -> None:
         self._sink, self._life, self._violations = sink, life, violations
-        self.settle = sink.settle
-        self.close = sink.close
+        for name in ("settle", "commit", "abort", "idle", "close"):
+            if hasattr(sink, name):
+                setattr(self, name, getattr(sink, name))
+
+    @property
+    def committing(self) -> bool:
+        return self._sink.committing
 
     def write(self, outputs: Outputs) -> None:
         positions: Counter[Position] = Counter()

@@ -11,11 +11,15 @@ from schemas.errors import OutsideError
 from schemas.score import decode_score
 from tests.builders import Recipe, a_sealed_model, an_event
 from tests.memory_log import Clock, Faults, MemoryLog, MemorySink, MemorySource
+from worker.breaker import Breaker
+from worker.delivery import AtLeastOnce, DeliveryFailed
 from worker.health import Health
+from worker.hold import Holds
 from worker.metrics import Metrics
 from worker.model import ModelOptions, open_model
 from worker.model_slot import ModelSlot
-from worker.service import POLL_WHILE_SETTLING_AFTER_S, Clocks, DeliveryFailed, Worker
+from worker.scoring import scoring
+from worker.service import POLL_WHILE_SETTLING_AFTER_S, Clocks, Worker
 
 
 class SlowFaults(Faults):
@@ -71,12 +75,14 @@ class Bench:
         )
         self.worker = Worker(
             self.source,
-            self.sink,
+            AtLeastOnce(self.source, self.sink),
             models,
+            scoring(self.metrics, 2),
             self.metrics,
             self.health,
+            Holds(self.health, self.metrics),
             Clocks(self.clock, self.clock),
-            top_features_max=2,
+            breaker=Breaker(0.9),
             idle_wait_s=0.2,
             stop_timeout_s=5.0,
         )
@@ -195,13 +201,33 @@ def test_a_second_stop_does_not_move_the_deadline(tmp_path):
     assert bench.clock() < 1000 + 5 + 1
 
 
-def test_a_delivery_that_fails_ends_the_worker_with_nothing_committed(bench):
-    del bench.log.topics["dead-letters"]
+def test_a_client_that_fails_for_good_ends_the_worker_with_nothing_committed(bench):
+    def fail(_: float) -> bool:
+        raise DeliveryFailed("fenced")
+
+    bench.sink.settle = fail
     bench.put(an_event(1, 0, 0), b"rubbish")
-    with pytest.raises(DeliveryFailed, match="dead-letters"):
+    with pytest.raises(DeliveryFailed, match="fenced"):
         bench.run_until("read", 10)
     assert bench.committed() == {}
     assert "close" in bench.faults.steps
+
+
+def test_an_output_that_is_refused_is_kept_until_it_is_taken(bench):
+    gone = bench.log.topics.pop("dead-letters")
+    bench.put(an_event(1, 0, 0), b"rubbish")
+
+    def make_again(step: str) -> None:
+        if step == "settle" and bench.faults.steps.count("settle") == 30:
+            assert bench.committed() == {}
+            bench.log.topics["dead-letters"] = gone
+        if step == "committed":
+            bench.worker.stop()
+
+    bench.faults.on_step = make_again
+    bench.worker.run()
+    assert bench.committed() == {0: 2}
+    assert len(bench.scores()) == len(gone.records()) == 1
 
 
 def test_what_a_dying_worker_left_is_done_by_the_next(tmp_path):
