@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit broker bench format clean
+.PHONY: help demo test lint unit broker bench soak format clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,10 @@ broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground, on p
 
 bench: $(VENV)/dev.installed ## Events per second against the textbook loop, side by side.
 	@$(BIN)/python -m bench.throughput
+
+soak: $(VENV)/dev.installed ## Faults at random: MINUTES=10 SEED=1 DELIVERY=at-least-once; STOPS=50; STALL=60.
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) \
+	  --delivery $(or $(DELIVERY),at-least-once) --stops $(or $(STOPS),0) --stall-s $(or $(STALL),0)
 
 format: $(VENV)/dev.installed ## Format the code.
 	$(BIN)/ruff check --fix
