@@ -18,7 +18,7 @@ from worker.delivery import CommittingSource, Sink
 from worker.health import Health
 from worker.hold import Holds
 from worker.kafka_client import BrokerWatch
-from worker.kafka_properties import kafka_properties
+from worker.kafka_properties import exactly_once, kafka_properties
 from worker.metrics import Metrics
 from worker.positions import Positions
 from worker.service import Source
@@ -26,6 +26,7 @@ from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
 from worker.starts import StartRules
 from worker.topics import make_admin
+from worker.transactions import TransactionalSink
 from worker.turn import Turn
 
 WAIT_S = 30.0
@@ -235,5 +236,26 @@ class KafkaRig:
         producer = {**self._properties.producer, **properties}
         topics = Topics(scores, dead_letters)
         sink = KafkaSink(producer, topics, self._watch, self.metrics, self.holds)
+        self._stack.callback(sink.close)
+        return sink
+
+    def transactions(
+        self,
+        scores: str,
+        dead_letters: str,
+        new_id: Callable[[], str] = lambda: unique("transactions"),
+        **properties: object,
+    ) -> TransactionalSink:
+        kafka, problems = exactly_once(self._properties)
+        assert not problems
+        sink = TransactionalSink(
+            {**kafka.producer, **properties},
+            Topics(scores, dead_letters),
+            new_id,
+            self._watch,
+            self.metrics,
+            self.holds,
+            WAIT_S,
+        )
         self._stack.callback(sink.close)
         return sink
