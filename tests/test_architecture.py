@@ -27,12 +27,20 @@ FORBIDDEN = {
     "worker/decode.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/results.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/turn.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/assignments.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/breaker.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/delivery.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/starts.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
 }
 PURE_OF_SYSTEM = ("time", "os", "socket", "random")
 # Only these may meet the world's two clients.
 MAY_IMPORT = {
     KAFKA: {
-        f"worker/{name}.py" for name in ("committer", "kafka_client", "sink", "source", "topics")
+        f"worker/{name}.py"
+        for name in (
+            "committer", "kafka_client", "outputs", "placing", "positions", "sink", "source",
+            "topics", "transactions",
+        )  # fmt: skip
     },
     RUNTIME: {"worker/model.py"},
 }
@@ -118,8 +126,8 @@ def test_only_the_service_loops_over_turns():
         if isinstance(node, ast.While) and isinstance(node.test, ast.Constant)
     }
     # Waits that end by themselves: a full queue at write, a broker that answers at start, and one
-    # that answers at an assignment.
-    waits = {"worker/sink.py", "worker/source.py", "worker/topics.py"}
+    # that grants a transactional id.
+    waits = {"worker/outputs.py", "worker/topics.py", "worker/transactions.py"}
     assert {place.split(":")[0] for place in loops} <= waits
 
 

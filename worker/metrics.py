@@ -191,8 +191,7 @@ class Metrics:
         )
         self._lost_records = Counter(
             "odradek_lost_records",
-            "Input records lost to retention, truncation or deletion before they were read, at "
-            "least.",
+            "Input records lost before they were read, at least: retention, truncation, deletion.",
             registry=registry,
         )
         self._last_turn = Gauge(
