@@ -41,17 +41,26 @@ class Committer:
     """The commits of one topic; `owed` are the offsets not yet confirmed, by partition;
     `refusal` is why none ever will be."""
 
-    def __init__(self, topic: str, metrics: Metrics, note: Callable[[], str]) -> None:
+    def __init__(
+        self, topic: str, metrics: Metrics, note: Callable[[], str], *, in_transactions: bool
+    ) -> None:
         self.owed: dict[int, int] = {}
         self.refusal: KafkaError | None = None
         self._topic = topic
         self._note = note
+        self._in_transactions = in_transactions
         self._metrics = metrics
         self._failing = False
 
     def commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
-        """Ask for these offsets, and for all that are owed; do not wait."""
+        """Ask for these offsets, and for all that are owed; do not wait.
+
+        In transactions they stay owed until the next one takes them: one sent beside it could
+        arrive after it, and take the group back.
+        """
         self.owed.update(offsets)
+        if self._in_transactions:
+            return
         places = self.places(self.owed)
         try:
             consumer.commit(offsets=places, asynchronous=True)
@@ -65,6 +74,8 @@ class Committer:
 
     def confirm(self, consumer: Consumer, partitions: Collection[int], limit_s: float) -> None:
         """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass."""
+        if self._in_transactions:
+            return
         deadline = time.monotonic() + limit_s
         while places := self.places({p: self.owed[p] for p in partitions if p in self.owed}):
             try:
@@ -81,11 +92,18 @@ class Committer:
 
         What the consumer reads meanwhile is dropped: it is for one who leaves.
         """
+        if self._in_transactions:
+            return True
         deadline = time.monotonic() + limit_s
         while self.owed and self.refusal is None and time.monotonic() < deadline:
             self.commit(consumer, {})
             consumer.poll(AGAIN_S)
         return not self.owed
+
+    def in_a_transaction(self, consumer: Consumer, offsets: Mapping[int, int]) -> GroupOffsets:
+        """Return what a transaction is to commit: these offsets, and what is owed."""
+        places = self.places({**self.owed, **offsets}) if offsets else []
+        return GroupOffsets(places, consumer.consumer_group_metadata())
 
     def forget(self, partitions: Collection[int]) -> None:
         """Owe nothing for partitions that are no longer ours."""

@@ -17,7 +17,7 @@ from worker.assignments import Assignments
 from worker.committer import Committer
 from worker.hold import Hold, Holds
 from worker.metrics import Metrics
-from worker.positions import Positions
+from worker.positions import Positions, Topic
 from worker.starts import Note, Place, Start
 
 log = logging.getLogger(__name__)
@@ -58,12 +58,16 @@ class Placing:
         Raises:
             OutsideError: a start cannot be had, or lies behind a gap that must not be jumped.
         """
-        match self._positions.same_topic():
-            case False:
+        match self._positions.look():
+            case Topic.SAME:
+                self._holds.end(Hold.INPUT, f"topic {self._topic} is there.")
+            case Topic.ANOTHER:
                 log.warning("Topic %s was deleted and made again.", self._topic)
                 self._ours.unplace(self._ours.owned)
+                self._committer.forget(self._ours.owned)
                 self._positions.ask(self._ours.owned)
-            case None if self._positions.topic_id is not None:
+                self._holds.end(Hold.INPUT, f"topic {self._topic} is there.")
+            case Topic.GONE if self._positions.topic_id is not None:
                 self._topic_is_gone()
         starts = self._positions.answers(self._consumer)
         for partition, start in starts.items():
@@ -75,7 +79,6 @@ class Placing:
                 log.debug("Partition %d cannot begin yet: %s", partition, error)
                 self._positions.ask([partition])
         if starts.keys() & self._ours.numbers.keys():
-            self._holds.end(Hold.INPUT, f"topic {self._topic} is there.")
             log.info("Beginning: %s.", _by_why(starts))
 
     def next_is_not_there(self, partition: int) -> None:
@@ -110,12 +113,12 @@ class Placing:
         else:
             self._consumer.seek(place)
             self._ours.begin(partition, start.offset)
+            if start.why != "committed":
+                # Where nothing arrives, the next start would be another one.
+                self._committer.commit(self._consumer, {partition: start.offset})
         # librdkafka remembers a pause across assignments: a partition that went while we kept
         # alive comes back paused, and would stay so for ever.
         self._consumer.resume([place])
-        if start.why != "committed":
-            # Where nothing arrives, the next start would be another one.
-            self._committer.commit(self._consumer, {partition: start.offset})
 
     def _gap(self, partition: int, start: Start) -> None:
         what = f"Partition {partition} of {self._topic}: {start.gap}. Records are lost"

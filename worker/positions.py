@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -29,6 +30,7 @@ from worker.starts import Note, OutOfRange, Place, Range, Start, StartRules, sta
 ASK_S, ASK_MAX_S, PAUSE_S = 0.25, 2.0, 0.5
 LOOK_S = 5.0  # At the topic's id.
 SAME_TOPIC_S, AGAIN_S = 15.0, 0.2
+GONE_AFTER_S = 2.0  # A broker that has just started may not know all topics yet.
 # An end that lies before our place must be seen so often: a new leader may be behind for a moment.
 SUSPICIONS = 3
 _PASSING = HEALS | {
@@ -39,6 +41,14 @@ _PASSING = HEALS | {
     KafkaError._NOENT,
     KafkaError.OFFSET_NOT_AVAILABLE,
 }
+
+
+class Topic(Enum):
+    """What a look at the topic has shown."""
+
+    SAME = auto()  # It is the one that it was.
+    ANOTHER = auto()  # It was deleted and made again since the last look.
+    GONE = auto()  # It is not there, and has not been for a while.
 
 
 class _Look(NamedTuple):
@@ -64,6 +74,7 @@ class Positions:
         self._wanted: dict[int, Place | None] = {}  # And the place reached, where we know better.
         self._look: _Look | None = None
         self._look_at = 0.0
+        self._unseen_since: float | None = None
         self._ask_at = 0.0
         self._ask_s = ASK_S
         self._suspicions: dict[int, int] = {}
@@ -93,8 +104,8 @@ class Positions:
         """Look at the topic at once: something was said of it."""
         self._look_at = 0.0
 
-    def same_topic(self) -> bool | None:
-        """Return whether the topic is the one it was; None if it is gone. Looks now and then."""
+    def look(self) -> Topic | None:
+        """Look at the topic now and then, without waiting; None as long as there is no news."""
         now = time.monotonic()
         if self._look is None:
             if now >= self._look_at:
@@ -102,22 +113,26 @@ class Positions:
                 topics = TopicCollection([self._topic])
                 asked = admin.describe_topics(topics, request_timeout=LOOK_S)
                 self._look = _Look(admin, asked[self._topic])
-            return True
+            return None
         if not self._look.described.done():
-            return True
+            return None
         described, self._look = self._look.described, None
         self._look_at = now + AGAIN_S
         try:
             topic = described.result()
         except KafkaException as error:
-            return None if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART else True
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            self._unseen_since = self._unseen_since or now
+            return Topic.GONE if now - self._unseen_since > GONE_AFTER_S else None
+        self._unseen_since = None
         self._look_at = now + SAME_TOPIC_S
         before, self.topic_id = self.topic_id, str(topic.topic_id)
         self._partitions = [partition.id for partition in topic.partitions]
         if before in (None, self.topic_id):
-            return True
+            return Topic.SAME
         self._former_id = before
-        return False
+        return Topic.ANOTHER
 
     def answers(self, consumer: Consumer) -> dict[int, Start]:
         """Return the starts that have become known.

@@ -67,6 +67,7 @@ class KafkaSource:
         on_joined: Callable[[], None],
         *,
         jump_gaps: bool = False,
+        in_transactions: bool = False,
     ) -> None:
         self._topic = topic
         self._group = properties["group.id"]
@@ -84,7 +85,7 @@ class KafkaSource:
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
         self._paused = False
         self._closing = False
-        self._committer = Committer(topic, metrics, positions.note)
+        self._committer = Committer(topic, metrics, positions.note, in_transactions=in_transactions)
         self._consumer = make_client(
             Consumer,
             {
@@ -150,11 +151,12 @@ class KafkaSource:
             self._committer.commit(self._consumer, offsets)
 
     def transaction_offsets(self, turn: Turn) -> GroupOffsets:
-        places = self._committer.places(turn.offsets)
-        return GroupOffsets(places, self._consumer.consumer_group_metadata())
+        return self._committer.in_a_transaction(self._consumer, turn.offsets)
 
     def done(self, turn: Turn) -> None:
         self._ours.finish(turn)
+        if turn.offsets:
+            self._committer.owed.clear()  # The transaction had it all.
         self._metrics.committed("ok")
 
     def rewind(self) -> None:

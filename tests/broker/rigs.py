@@ -215,6 +215,8 @@ class KafkaRig:
         group: str,
         batch_max: int = 100,
         rules: StartRules | None = None,
+        *,
+        in_transactions: bool = False,
         **properties: object,
     ) -> CommittingSource:
         rules = rules or StartRules()
@@ -228,6 +230,7 @@ class KafkaRig:
             self.holds,
             lambda: None,
             jump_gaps=rules.on_gap == "jump",
+            in_transactions=in_transactions,
         )
         self._stack.callback(source.close, 5.0)  # Closing twice does no harm.
         return source

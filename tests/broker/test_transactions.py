@@ -33,7 +33,7 @@ class Line:
         for event in events:
             rig.produce(self.input, event)
         self.model = a_model(Recipe(features=60)) if topics else a_model()
-        self.source = rig.source(self.input, self.group)
+        self.source = rig.source(self.input, self.group, in_transactions=True)
         self.source.start(lambda _: None)
 
     def deliver(self, sink) -> list[Settled]:
