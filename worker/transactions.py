@@ -4,9 +4,10 @@ One transactional producer a process. Its id is the group's and the static membe
 is one, so that a restarted worker ends the transaction that its predecessor left open; else it is
 new each time, and the broker ends what a dead worker left after `transaction.timeout.ms`.
 
-A refused output aborts the transaction. If it was too large, the turn is written again output by
-output, and whatever is as large as one that was refused is written in a smaller form at once.
-If it was refused for anything else, the worker holds and the turn is tried again later.
+A refused output aborts the transaction. If it was too large, the turn is written again in chunks,
+since a broker refuses whole batches: smaller ones each time, until one output alone is refused.
+From then on whatever is as large is written in a smaller form at once. If it was refused for
+anything else, the worker holds and the turn is tried again later.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 # Offsets take two round trips; a coordinator that moves makes the client try for this long.
 OFFSETS_S = 5.0
+# After a refusal for size: the bytes of the first chunks, and how much smaller the next are.
+CHUNK_BYTES, CHUNK_SHRINK = 64 * 1024, 8
+CHUNK_S = 5.0
 
 
 def transactional_id(group: str, static_id: str | None) -> str:
@@ -70,7 +74,7 @@ class TransactionalSink:
         self._properties: Properties = {**properties, "error_cb": self._on_error}
         self._refused: list[Refused] = []
         self._too_large: dict[str, int] = {}  # Topic -> the smallest size that it refused.
-        self._one_by_one = False
+        self._chunk_bytes: int | None = None  # None: the client makes its batches as it likes.
         self._retry_at = 0.0
         self._open = False  # Whether a transaction is.
         self._broken: KafkaError | None = None  # The client is of no use any more.
@@ -86,8 +90,8 @@ class TransactionalSink:
         self._open = True
         topics = (self._topics.output, self._topics.dead_letter)
         for topic, outgoing in zip(topics, (outputs.scores, outputs.dead_letters), strict=True):
-            if self._one_by_one or topic in self._too_large:
-                self._write_one_by_one(topic, outgoing)
+            if self._chunk_bytes is not None or topic in self._too_large:
+                self._write_with_care(topic, outgoing)
             else:
                 hand_over(self._producer, topic, outgoing, self._refused.append)
 
@@ -106,7 +110,8 @@ class TransactionalSink:
             self._producer.commit_transaction(wait_s)
         except KafkaException as exception:
             return self._deal_with(exception.args[0])
-        self.committing = self._open = self._one_by_one = False
+        self.committing = self._open = False
+        self._chunk_bytes = None
         self._holds.end(Hold.OUTPUT, "the outputs are taken again.")
         return True
 
@@ -202,10 +207,11 @@ class TransactionalSink:
         refused = self._refused[0]
         if refused.error.code() != TOO_LARGE:
             self._hold(refused)
-        elif not self._one_by_one:
-            self._one_by_one = True  # A broker refuses whole batches: which output was it?
+        elif len(self._refused) == 1:
+            self._note_too_large(refused)  # It had a batch of its own.
         else:
-            self._note_too_large(refused)
+            chunk = self._chunk_bytes
+            self._chunk_bytes = CHUNK_BYTES if chunk is None else chunk // CHUNK_SHRINK
         raise MustAbort
 
     def _note_too_large(self, refused: Refused) -> None:
@@ -221,18 +227,25 @@ class TransactionalSink:
         self._holds.begin(Hold.OUTPUT, refusal_text(refused))
         self._retry_at = time.monotonic() + RETRY_S
 
-    def _write_one_by_one(self, topic: str, outgoing: Outgoing) -> None:
+    def _write_with_care(self, topic: str, outgoing: Outgoing) -> None:
         headers = outgoing.headers or [[] for _ in outgoing.values]
+        waiting = 0
         for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
-            output = Output(topic, *record)
-            for form in (Form.SMALLER, Form.SMALLEST):
-                if output.bytes() >= self._too_large.get(topic, output.bytes() + 1):
-                    output = self._shrink[topic](output, form)
-            hand_over_one(self._producer, output, self._refused.append)
-            if self._one_by_one:
-                self._producer.flush(SLICE_S)  # A batch of its own.
+            output = self._as_small_as_it_must(Output(topic, *record))
+            if self._chunk_bytes is not None and waiting + output.bytes() > self._chunk_bytes:
+                self._producer.flush(CHUNK_S)
+                waiting = 0
             if self._refused:
                 return
+            hand_over_one(self._producer, output, self._refused.append)
+            waiting += output.bytes()
+
+    def _as_small_as_it_must(self, output: Output) -> Output:
+        limit = self._too_large.get(output.topic)
+        for form in (Form.SMALLER, Form.SMALLEST):
+            if limit is not None and output.bytes() >= limit:
+                output = self._shrink[output.topic](output, form)
+        return output
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
