@@ -13,12 +13,14 @@ position.
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import StrEnum
 
 import msgspec
 
 DEAD_LETTER_VERSION = 1
 HEADER_PREFIX = "odradek."
+ATTEMPTS_HEADER = HEADER_PREFIX + "attempts"
 STUB_BYTES = 64 * 1024
 DETAIL_CHARS_MAX = 500
 
@@ -49,7 +51,9 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the headers of a dead letter say. Text on the wire: `odradek.<field>` = UTF-8.
 
     `source_*` is where the record was read; `model_*` the model that served at that time.
-    `original_bytes` and `original_sha256` are set on a stub only.
+    `source_timestamp` is that record's own time, epoch milliseconds. `original_bytes` and
+    `original_sha256` are set on a stub only. `attempts` says how often the record was found
+    wanting; absent means once, and each redrive that fails adds one.
     """
 
     schema_version: int
@@ -63,14 +67,16 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model_digest: str
     original_bytes: int | None = None
     original_sha256: str | None = None
+    source_timestamp: int | None = None
+    attempts: int = 1
 
     def to_headers(self) -> Headers:
-        """Return the headers in the order of the fields; fields that are None are left out."""
+        """Return the headers in the order of the fields; what is as by default is left out."""
         values = ((name, getattr(self, name)) for name in self.__struct_fields__)
         return [
             (HEADER_PREFIX + name, str(value).encode())
             for name, value in values
-            if value is not None
+            if value is not None and (name != "attempts" or value > 1)
         ]
 
     @classmethod
@@ -80,11 +86,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Raises:
             msgspec.ValidationError: a header of ours is missing or not of its type.
         """
-        ours = {
-            name.removeprefix(HEADER_PREFIX): value.decode()
-            for name, value in headers
-            if name.startswith(HEADER_PREFIX) and value is not None
-        }
+        try:
+            ours = {
+                name.removeprefix(HEADER_PREFIX): value.decode()
+                for name, value in headers
+                if name.startswith(HEADER_PREFIX) and value is not None
+            }
+        except UnicodeDecodeError as error:
+            raise msgspec.ValidationError(f"a header is not UTF-8: {error}") from None
         return msgspec.convert(ours, cls, strict=False)
 
     def as_stub(self, value: bytes) -> DeadLetter:
@@ -99,3 +108,15 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def without_ours(headers: Headers | None) -> Headers:
     """Return a record's own headers, without those that an earlier dead letter added."""
     return [header for header in headers or () if not header[0].startswith(HEADER_PREFIX)]
+
+
+def attempts_header(attempts: int) -> tuple[str, bytes]:
+    """Return what a record carries that is tried again, having failed so often."""
+    return ATTEMPTS_HEADER, str(attempts).encode()
+
+
+def attempts_before(headers: Headers | None) -> int:
+    """Return how often a record has failed before, by the header of its redrive; rubbish is 0."""
+    given = [value for name, value in headers or () if name == ATTEMPTS_HEADER]
+    text = (given[-1] if given else None) or b""
+    return int(text) if re.fullmatch(rb"[0-9]{1,9}", text) else 0

@@ -29,6 +29,8 @@ FORBIDDEN = {
     "worker/turn.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/assignments.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/breaker.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/finite.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/redrive.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/delivery.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/starts.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
 }
@@ -38,9 +40,17 @@ MAY_IMPORT = {
     KAFKA: {
         f"worker/{name}.py"
         for name in (
-            "committer", "kafka_client", "outputs", "placing", "positions", "sink", "source",
-            "topics", "transactions",
-        )  # fmt: skip
+            "committer",
+            "ends",
+            "kafka_client",
+            "outputs",
+            "placing",
+            "positions",
+            "sink",
+            "source",
+            "topics",
+            "transactions",
+        )
     },
     RUNTIME: {"worker/model.py"},
 }

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from worker.kafka_client import outside_error
 from worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,16 @@ class Committer:
         """Return what a transaction is to commit: these offsets, and what is owed."""
         places = self.places({**self.owed, **offsets}) if offsets else []
         return GroupOffsets(places, consumer.consumer_group_metadata())
+
+    def raise_if_refused(self, group: str) -> None:
+        """Raise what no asking again will mend.
+
+        Raises:
+            OutsideError: this user may not commit.
+        """
+        if self.refusal is not None:
+            what = f"committing offsets of {self._topic} as group {group} failed"
+            raise outside_error(f"{what}. Check this user's rights to both", self.refusal)
 
     def forget(self, partitions: Collection[int]) -> None:
         """Owe nothing for partitions that are no longer ours."""

@@ -7,6 +7,7 @@ error callback alone and then tries for ever. `BrokerWatch` turns them into a cl
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +26,24 @@ _Client = TypeVar("_Client")
 
 # Only these two are certain to need a person: nothing heals a wrong password.
 _NEEDS_A_PERSON = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+
+# What is fatal to the consumer is a group's matter: what to do about it, by what its text names.
+_GROUP_ADVICE = {
+    KafkaError(KafkaError.FENCED_INSTANCE_ID).str(): (
+        "another worker has started with our KAFKA_CONSUMER_GROUP_INSTANCE_ID and has our "
+        "partitions now. Each worker needs a group.instance.id of its own"
+    ),
+    KafkaError(KafkaError.UNRELEASED_INSTANCE_ID).str(): (
+        "another worker has this KAFKA_CONSUMER_GROUP_INSTANCE_ID, or had it and died: with "
+        "group.protocol=consumer its place is kept until its session has expired (45 s unless the "
+        "broker says otherwise). Each worker needs a group.instance.id of its own; after a death, "
+        "start again"
+    ),
+    "not supported: ConsumerGroupHeartbeat": (
+        "this broker does not offer KAFKA_CONSUMER_GROUP_PROTOCOL=consumer (Kafka 4.0 does, unless "
+        "its group.coordinator.rebalance.protocols leaves it out). Leave that setting out"
+    ),
+}
 
 # librdkafka passes these on for our information and heals them by itself.
 HEALS = frozenset(
@@ -62,11 +81,25 @@ class _TopicState(msgspec.Struct):
     partitions: dict[int, _PartitionState] = {}
 
 
+class _GroupState(msgspec.Struct):
+    state: str
+    join_state: str
+
+
 class Statistics(msgspec.Struct):
     """What we read of librdkafka's statistics."""
 
     brokers: dict[str, _BrokerState] = {}
     topics: dict[str, _TopicState] = {}
+    cgrp: _GroupState | None = None
+
+    def is_in_group(self, *, classic: bool) -> bool:
+        """Return whether the consumer is a settled member of its group.
+
+        With the newer protocol, one that has no partitions looks as if it had not joined yet.
+        """
+        settled = {"steady"} if classic else {"steady", "init"}
+        return self.cgrp is not None and self.cgrp.state == "up" and self.cgrp.join_state in settled
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the end of each partition of a topic that is known."""
@@ -80,22 +113,34 @@ read_statistics = msgspec.json.Decoder(Statistics).decode
 class BrokerWatch:
     """Hears both clients' error callbacks and the consumer's statistics."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(
+        self,
+        health: Health,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        classic_group: bool = False,
+    ) -> None:
         self._health = health
+        self._now = now
+        self._classic_group = classic_group
         self._refusal: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
         """librdkafka's `error_cb`."""
         if error.fatal() or (error.code() in _NEEDS_A_PERSON and not _is_passing(error)):
-            self._refusal = error.str()
+            self._refusal = f"{error.str()}. Stopping; nothing unacknowledged was committed. " + (
+                _group_advice(error) or "Check KAFKA_SASL_*, KAFKA_SSL_* and the broker's log"
+            )
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._reachable(reachable=False)
         else:
             log.debug("librdkafka: %s", error.str())
 
     def on_statistics(self, statistics: Statistics) -> None:
-        """Hear the only word that a broker is back when nothing flows."""
+        """Hear the only word that a broker is back when nothing flows, and of our membership."""
         self._reachable(reachable=any(b.state == "UP" for b in statistics.brokers.values()))
+        is_in = statistics.is_in_group(classic=self._classic_group)
+        self._health.hear_of_membership(self._now(), is_in=is_in)
 
     def raise_if_refused(self) -> None:
         """Raise what no waiting will heal.
@@ -104,10 +149,7 @@ class BrokerWatch:
             OutsideError: credentials or certificate were refused, or a client failed for good.
         """
         if self._refusal is not None:
-            raise OutsideError(
-                f"the broker connection failed for good: {self._refusal}. Stopping; nothing "
-                "unacknowledged was committed. Check KAFKA_SASL_*, KAFKA_SSL_* and the broker's log"
-            )
+            raise OutsideError(f"the broker connection failed for good: {self._refusal}")
 
     def _reachable(self, *, reachable: bool) -> None:
         if reachable != self._health.broker_reachable:
@@ -126,10 +168,18 @@ def deal_with(error: KafkaError, what: str) -> None:
     """
     if error.code() == KafkaError._MAX_POLL_EXCEEDED:
         log.error("%s. Rejoining; the records in hand are dropped and read again.", error.str())
+    elif (advice := _group_advice(error)) is not None:
+        raise OutsideError(f"{what} ended: {advice} ({error.str()})")
     elif error.code() not in HEALS or error.fatal():
         raise outside_error(f"{what} failed", error)
     else:
         log.debug("librdkafka: %s", error.str())
+
+
+def _group_advice(error: KafkaError) -> str | None:
+    """Return what to do about a fatal error of the consumer's; its code says only that."""
+    text = error.str()
+    return next((advice for named, advice in _GROUP_ADVICE.items() if named in text), None)
 
 
 def _is_passing(error: KafkaError) -> bool:

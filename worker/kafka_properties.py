@@ -86,6 +86,13 @@ _PRODUCER_FIXED: Properties = {
     "delivery.report.only.error": True,
 }
 _COOPERATIVE = "cooperative-sticky"
+# With group.protocol=consumer the broker has the say in these.
+_OF_CLASSIC_GROUPS = (
+    "group.protocol.type",
+    "heartbeat.interval.ms",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+)
 
 
 class ClientProperties(NamedTuple):
@@ -131,11 +138,26 @@ def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, 
     elif given["producer"].get("bootstrap.servers") != given["consumer"]["bootstrap.servers"]:
         problems.append("KAFKA_BOOTSTRAP_SERVERS: both clients must use one cluster")
     problems += _not_whole(given["consumer"], "max.poll.interval.ms")
+    problems += _unfit_for_the_group(given["consumer"])
     consumer: Properties = {**_CONSUMER_DEFAULTS, **given["consumer"], **_CONSUMER_FIXED}
     if consumer.get("group.protocol", "classic") == "classic":
         consumer["partition.assignment.strategy"] = _COOPERATIVE
     producer: Properties = {**_PRODUCER_DEFAULTS, **given["producer"], **_PRODUCER_FIXED}
     return ClientProperties(consumer, producer), problems
+
+
+def _unfit_for_the_group(given: Properties) -> list[str]:
+    protocol = given.get("group.protocol", "classic")
+    if protocol not in ("classic", "consumer"):
+        return [f"KAFKA_CONSUMER_GROUP_PROTOCOL: wanted classic or consumer; seen {protocol!r}"]
+    if protocol == "classic":
+        return []
+    return [
+        f"KAFKA_CONSUMER_{name.upper().replace('.', '_')}: with group.protocol=consumer, {name} is "
+        "set at the broker (group.consumer.* there). Leave it out"
+        for name in _OF_CLASSIC_GROUPS
+        if name in given
+    ]
 
 
 def exactly_once(properties: ClientProperties) -> tuple[ClientProperties, list[str]]:
@@ -152,6 +174,13 @@ def exactly_once(properties: ClientProperties) -> tuple[ClientProperties, list[s
     producer.setdefault("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
     problems += _not_whole(producer, "transaction.timeout.ms")
     return ClientProperties(properties.consumer, producer), problems
+
+
+def session_text(properties: Properties) -> str:
+    """Say for how long a member that does not answer keeps its partitions."""
+    if properties.get("group.protocol") == "consumer":
+        return "the session timeout that the broker sets for groups (45 s by default)"
+    return f"{int(properties.get('session.timeout.ms', 45_000)) / 1000:g} s"
 
 
 def _name(variable: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ class Placing:
         *,
         jump_gaps: bool,
     ) -> None:
-        self._consumer = consumer
+        self.consumer = consumer
         self._topic = topic
         self._ours = ours
         self._positions = positions
@@ -52,8 +52,9 @@ class Placing:
             time.monotonic()
         )  # None once we have said what we wait for.
 
-    def place(self) -> None:
-        """Begin in the partitions whose starts have become known.
+    def place(self) -> bool:
+        """Begin in the partitions whose starts have become known; return whether the consumer is
+        still of use: it is not where the topic was made again.
 
         Raises:
             OutsideError: a start cannot be had, or lies behind a gap that must not be jumped.
@@ -65,11 +66,11 @@ class Placing:
                 log.warning("Topic %s was deleted and made again.", self._topic)
                 self._ours.unplace(self._ours.owned)
                 self._committer.forget(self._ours.owned)
-                self._positions.ask(self._ours.owned)
                 self._holds.end(Hold.INPUT, f"topic {self._topic} is there.")
+                return False
             case Topic.GONE if self._positions.topic_id is not None:
                 self._topic_is_gone()
-        starts = self._positions.answers(self._consumer)
+        starts = self._positions.answers(self.consumer)
         for partition, start in starts.items():
             if start.gap:
                 self._gap(partition, start)
@@ -80,6 +81,7 @@ class Placing:
                 self._positions.ask([partition])
         if starts.keys() & self._ours.numbers.keys():
             log.info("Beginning: %s.", _by_why(starts))
+        return True
 
     def next_is_not_there(self, partition: int) -> None:
         """The record after the last one that we read is gone; what was read still counts."""
@@ -106,19 +108,21 @@ class Placing:
 
     def _begin(self, partition: int, start: Start) -> None:
         place = TopicPartition(self._topic, partition, start.offset)
-        if partition in self._ours.numbers:  # A gap in mid-run: its fetcher has ended.
-            self._consumer.incremental_unassign([place])
-            self._consumer.incremental_assign([place])
+        if start.gap or partition in self._ours.numbers:  # Its fetcher may have ended.
+            self.consumer.incremental_unassign([place])
+            self.consumer.incremental_assign([place])
+        else:
+            self.consumer.seek(place)
+        if partition in self._ours.numbers:  # A gap in mid-run.
             self._ours.move(partition, start.offset)
         else:
-            self._consumer.seek(place)
             self._ours.begin(partition, start.offset)
             if start.why != "committed":
                 # Where nothing arrives, the next start would be another one.
-                self._committer.commit(self._consumer, {partition: start.offset})
+                self._committer.commit(self.consumer, {partition: start.offset})
         # librdkafka remembers a pause across assignments: a partition that went while we kept
         # alive comes back paused, and would stay so for ever.
-        self._consumer.resume([place])
+        self.consumer.resume([place])
 
     def _gap(self, partition: int, start: Start) -> None:
         what = f"Partition {partition} of {self._topic}: {start.gap}. Records are lost"

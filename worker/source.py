@@ -36,8 +36,8 @@ from worker.kafka_client import (
     Properties,
     deal_with,
     make_client,
-    outside_error,
 )
+from worker.kafka_properties import session_text
 from worker.kafka_records import KafkaRecord, columns_of
 from worker.lags import Lags
 from worker.metrics import Metrics
@@ -77,7 +77,7 @@ class KafkaSource:
         self._metrics = metrics
         self._on_joined = on_joined
         self._static_id = properties.get("group.instance.id")
-        self._session = _session(properties)
+        self._session = session_text(properties)
         self._settle_limit_s = SETTLE_SHARE * int(properties["max.poll.interval.ms"]) / 1000
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()
@@ -86,15 +86,13 @@ class KafkaSource:
         self._paused = False
         self._closing = False
         self._committer = Committer(topic, metrics, positions.note, in_transactions=in_transactions)
-        self._consumer = make_client(
-            Consumer,
-            {
-                **properties,
-                "error_cb": watch.on_error,
-                "stats_cb": self.lags.on_statistics,
-                "on_commit": self._committer.on_commit,
-            },
-        )
+        self._properties: Properties = {
+            **properties,
+            "error_cb": watch.on_error,
+            "stats_cb": self.lags.on_statistics,
+            "on_commit": self._committer.on_commit,
+        }
+        self._consumer = make_client(Consumer, self._properties)
         self._placing = Placing(
             self._consumer,
             topic,
@@ -119,7 +117,8 @@ class KafkaSource:
         self._raise_if_refused()
         self._resume()
         self._ours.given_up.clear()
-        self._placing.place()
+        if not self._placing.place():
+            self._begin_anew()
         records, self._held = self._held, []
         # `consume` would wait for a full batch; `poll` waits for the first message only.
         if (first := self._consumer.poll(0 if records else wait_s)) is not None:
@@ -182,6 +181,19 @@ class KafkaSource:
             )
         self._consumer.close()
 
+    def _begin_anew(self) -> None:
+        """Take a new client for a topic that was made again.
+
+        Its leader epochs begin below those of the old topic. librdkafka 2.16 takes them for
+        outdated: the old client would never read it.
+        """
+        self._closing = True  # Nothing of the old topic is settled or committed.
+        self._consumer.close()
+        self._closing = self._paused = False
+        self._held = []
+        self._consumer = self._placing.consumer = make_client(Consumer, self._properties)
+        self.start(self._settle)
+
     def _turn(self, read: list[KafkaRecord]) -> Turn:
         records = columns_of(self._topic, read)
         # The last offset of each partition, plus one: gaps from compaction are not loss.
@@ -221,9 +233,7 @@ class KafkaSource:
 
     def _raise_if_refused(self) -> None:
         self._watch.raise_if_refused()
-        if (refusal := self._committer.refusal) is not None:
-            what = f"committing offsets of {self._topic} as group {self._group} failed"
-            raise outside_error(f"{what}. Check this user's rights to both", refusal)
+        self._committer.raise_if_refused(self._group)
 
     def _seek(self, partitions: Collection[int]) -> None:
         """Have these partitions read on behind what is done."""
@@ -254,9 +264,7 @@ class KafkaSource:
         consumer.pause(partitions)
         self._ours.assign(_list(partitions))
         self._positions.ask(_list(partitions))
-        log.info(
-            "Assigned partitions %s; now having %s.", _list(partitions), sorted(self._ours.owned)
-        )
+        log.info("Assigned partitions %s; having %s.", _list(partitions), sorted(self._ours.owned))
         self._on_joined()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -266,9 +274,7 @@ class KafkaSource:
             # In a callback the commits must have ended before the partitions go.
             self._committer.confirm(consumer, _list(partitions), REVOKE_COMMIT_LIMIT_S)
         self._give_up(consumer, partitions)
-        log.info(
-            "Revoked partitions %s; now having %s.", _list(partitions), sorted(self._ours.owned)
-        )
+        log.info("Revoked partitions %s; having %s.", _list(partitions), sorted(self._ours.owned))
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("lost")
@@ -290,10 +296,3 @@ class KafkaSource:
 
 def _list(partitions: list[TopicPartition]) -> list[int]:
     return sorted(place.partition for place in partitions)
-
-
-def _session(properties: Properties) -> str:
-    """Say for how long a member that does not answer keeps its partitions."""
-    if properties.get("group.protocol") == "consumer":
-        return "the session timeout that the broker sets for groups (45 s by default)"
-    return f"{int(properties.get('session.timeout.ms', 45_000)) / 1000:g} s"

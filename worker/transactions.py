@@ -15,12 +15,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import OutsideError
+from worker.background import Call
 from worker.committer import GroupOffsets
 from worker.delivery import MustAbort
 from worker.hold import Hold, Holds
@@ -33,11 +35,15 @@ from worker.turn import Outgoing, Outputs
 
 log = logging.getLogger(__name__)
 
-# Offsets take two round trips; a coordinator that moves makes the client try for this long.
-OFFSETS_S = 5.0
+# Offsets take two round trips. A coordinator that dies makes the client try again, and, when it
+# comes back at the wrong moment, wait for ever without heeding its time limit (librdkafka 2.16).
+OFFSETS_S, OFFSETS_GIVEN_UP_S = 3.0, 4.0
 # After a refusal for size: the bytes of the first chunks, and how much smaller the next are.
 CHUNK_BYTES, CHUNK_SHRINK = 64 * 1024, 8
 CHUNK_S = 5.0
+
+
+_abandoned: list[Producer] = []  # To end one that hangs would hang as well.
 
 
 def transactional_id(group: str, static_id: str | None) -> str:
@@ -77,6 +83,8 @@ class TransactionalSink:
         self._chunk_bytes: int | None = None  # None: the client makes its batches as it likes.
         self._retry_at = 0.0
         self._open = False  # Whether a transaction is.
+        self._sending: Call | None = None
+        self._given_up_at = 0.0
         self._broken: KafkaError | None = None  # The client is of no use any more.
         self._id = ""
         self._producer = self._connected()
@@ -103,9 +111,8 @@ class TransactionalSink:
                 if self._producer.flush(wait_s):
                     return False
                 self._raise_if_refused()
-                places, membership = cast("GroupOffsets", offsets)
-                if places:
-                    self._producer.send_offsets_to_transaction(places, membership, OFFSETS_S)
+                if not self._offsets_are_sent(cast("GroupOffsets", offsets), wait_s):
+                    return False
                 self.committing = True
             self._producer.commit_transaction(wait_s)
         except KafkaException as exception:
@@ -115,9 +122,39 @@ class TransactionalSink:
         self._holds.end(Hold.OUTPUT, "the outputs are taken again.")
         return True
 
+    def _offsets_are_sent(self, offsets: GroupOffsets, wait_s: float) -> bool:
+        """Send the offsets without waiting for longer than `wait_s`. Raises KafkaException."""
+        if not offsets.places:
+            return True
+        if self._sending is None:
+            self._given_up_at = time.monotonic() + OFFSETS_GIVEN_UP_S
+            send = partial(self._producer.send_offsets_to_transaction, *offsets, OFFSETS_S)
+            self._sending = Call(send)
+        return self._sending_is_over(self._sending, wait_s)
+
+    def _sending_is_over(self, sending: Call, wait_s: float) -> bool:
+        """Return whether the offsets are sent. Raises KafkaException where that failed."""
+        if not sending.wait(wait_s):
+            if time.monotonic() > self._given_up_at:
+                self._sending = None
+                _abandoned.append(self._producer)
+                raise KafkaException(
+                    KafkaError(KafkaError._TIMED_OUT, "the client hangs", fatal=True)
+                )
+            return False
+        self._sending = None
+        if sending.error is not None:
+            raise sending.error
+        return True
+
     def abort(self, wait_s: float) -> bool:
         self.committing = False
         self._watch.raise_if_refused()
+        try:
+            if self._sending is not None and not self._sending_is_over(self._sending, wait_s):
+                return False
+        except KafkaException as exception:
+            self._broken = exception.args[0] if exception.args[0].fatal() else self._broken
         try:
             if self._broken is not None:
                 self._begin_anew(self._broken)
@@ -175,13 +212,13 @@ class TransactionalSink:
         Raises:
             OutsideError: another worker has our id.
         """
-        if self._new_id() == self._id:
+        if error.code() == KafkaError._FENCED and self._new_id() == self._id:
             raise OutsideError(
                 f"another worker took over transactional id {self._id} ({error.str()}), or ours "
                 "was away for longer than transaction.timeout.ms. Stopping; nothing of the turn "
                 "in hand counts. Each worker needs a group.instance.id of its own"
             )
-        log.warning("A transaction was ended by the broker: %s. Beginning anew.", error.str())
+        log.warning("The producer is of no use any more: %s. Taking a new one.", error.str())
         self._producer = self._connected()
         self._broken = None
 

@@ -47,6 +47,11 @@ def values(turns) -> list[bytes]:
     return [value for turn in turns for value in turn.records.values]
 
 
+def note_of(source, turn) -> str:
+    """What commits of this turn carry now."""
+    return source.transaction_offsets(turn).places[0].metadata
+
+
 def started(rig: KafkaRig, topic: str, group: str, rules: StartRules):
     source = rig.source(topic, group, rules=rules)
     source.start(lambda _: None)
@@ -103,7 +108,7 @@ class TestAtTheStart:
         first = started(rig, topic, group, JUMP)
         (turn,) = read_turns(first, 3)
         first.commit(turn)
-        note = first.transaction_offsets(turn).places[0].metadata
+        note = note_of(first, turn)
         first.close(5.0)
         make_again(admin, rig, topic)
         fill(rig, topic, 8, first=100)
@@ -155,6 +160,23 @@ class TestInMidRun:
 
         assert within(all_are_read), seen
         assert lost(rig)[0] == 1
+        source.close(5.0)
+
+    def test_a_topic_made_again_that_is_shorter_is_not_taken_for_the_old_one(
+        self, rig: KafkaRig, admin
+    ):
+        """Read under the old one's id, it would be read once more when that is found out."""
+        topic, group = rig.topic(), unique("group")
+        fill(rig, topic, 4)
+        source = started(rig, topic, group, JUMP)
+        (turn,) = read_turns(source, 4)
+        source.commit(turn)
+        note = note_of(source, turn)
+        make_again(admin, rig, topic)
+        fill(rig, topic, 2, first=100)
+        turns = read_turns(source, 2)
+        assert values(turns) == [b"100", b"101"]
+        assert note_of(source, turns[0]) != note
         source.close(5.0)
 
 

@@ -29,10 +29,13 @@ class Stream(NamedTuple):
 
     def worker(self, model: Path, folder: Path, **settings: str) -> WorkerProcess:
         """A worker of this stream, not started yet; its log is in `folder`."""
+        session = {"KAFKA_CONSUMER_SESSION_TIMEOUT_MS": "6000"}
+        if settings.get("KAFKA_CONSUMER_GROUP_PROTOCOL") == "consumer":
+            session = {}  # The broker sets it there, and the client refuses the property.
         return WorkerProcess(
             {
                 "KAFKA_BOOTSTRAP_SERVERS": self.servers,
-                "KAFKA_CONSUMER_SESSION_TIMEOUT_MS": "6000",
+                **session,
                 "ODRADEK_MODEL": str(model),
                 "ODRADEK_INPUT_TOPIC": self.input,
                 "ODRADEK_OUTPUT_TOPIC": self.output,

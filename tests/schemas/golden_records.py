@@ -59,6 +59,7 @@ LETTER = DeadLetter(
     model_version=MODEL.version,
     model_digest=MODEL.digest,
 )
+AGAIN = msgspec.structs.replace(LETTER, source_timestamp=1700000000123, attempts=2)
 CONTRACT = Contract(
     name="payments",
     version="2026-01-31",
@@ -85,6 +86,7 @@ def records() -> dict[str, bytes]:
         "score_truncated.json": truncate_score(encode_score(ANOMALOUS)),
         "dead_letter.headers": _headers(LETTER),
         "dead_letter_stub.headers": _headers(LETTER.as_stub(b"x" * 100_000)),
+        "dead_letter_again.headers": _headers(AGAIN),
         "contract.json": CONTRACT.to_json().encode(),
     }
 

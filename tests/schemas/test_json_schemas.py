@@ -15,7 +15,7 @@ import pytest
 from schemas.event import Event
 from schemas.json_schemas import RECORDS, schema_text, stored_path
 from schemas.score import encode_score
-from tests.schemas.golden_records import ANOMALOUS, LETTER, NORMAL, UNSCORABLE
+from tests.schemas.golden_records import AGAIN, ANOMALOUS, LETTER, NORMAL, UNSCORABLE
 
 TYPES = {
     "object": dict,
@@ -94,7 +94,9 @@ def test_score_records_fit_their_schema(score):
     assert not is_valid("score", record)
 
 
-@pytest.mark.parametrize("letter", [LETTER, LETTER.as_stub(b"x")], ids=["whole", "stub"])
+@pytest.mark.parametrize(
+    "letter", [LETTER, LETTER.as_stub(b"x"), AGAIN], ids=["whole", "stub", "again"]
+)
 def test_dead_letters_fit_their_schema(letter):
     record = json.loads(msgspec.json.encode(letter))
     assert is_valid("dead_letter", record)

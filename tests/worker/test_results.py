@@ -141,6 +141,20 @@ def test_headers_are_carried_to_where_the_event_goes():
     assert [value for name, value in headers if name == "odradek.reason"] == [b"not_json"]
 
 
+@pytest.mark.parametrize(
+    ("given", "attempts"), [(None, 1), (b"1", 2), (b"41", 42), (b"rubbish", 1), (b"0", 1)]
+)
+def test_a_record_that_was_sent_again_and_fails_again_counts_its_attempts(given, attempts):
+    taken = records([b"rubbish", an_event(1, 1, 1)])
+    for row in range(2):
+        taken.headers[row] = [("trace", b"1"), ("odradek.attempts", given)]
+    outputs = outputs_of(taken)
+    letter = DeadLetter.from_headers(outputs.dead_letters.headers[0])
+    assert letter.attempts == attempts
+    assert letter.source_timestamp == 5000
+    assert outputs.scores.headers == [[("trace", b"1")]]
+
+
 def test_without_headers_the_scores_take_the_quick_road():
     assert outputs_of(records([an_event(1, 1, 1)])).scores.headers == []
 

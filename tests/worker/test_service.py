@@ -14,7 +14,7 @@ from tests.memory_log import Clock, Faults, MemoryLog, MemorySink, MemorySource
 from worker.breaker import Breaker
 from worker.delivery import AtLeastOnce, DeliveryFailed
 from worker.health import Health
-from worker.hold import Holds
+from worker.hold import Hold, Holds
 from worker.metrics import Metrics
 from worker.model import ModelOptions, open_model
 from worker.model_slot import ModelSlot
@@ -49,6 +49,7 @@ class Bench:
         batch_max: int = 100,
         slow_slices: int = 0,
         log: MemoryLog | None = None,
+        breaks: bool = True,
     ) -> None:
         self.log = log or MemoryLog()
         if log is None:
@@ -70,7 +71,7 @@ class Bench:
             self.model_path,
             lambda sealed: open_model(sealed, ModelOptions("cpu", batch_max=1)),
             check_interval_s=0.1,
-            allow_contract_change=False,
+            allow_contract_change=True,
             on_load=lambda *_: None,
         )
         self.worker = Worker(
@@ -82,7 +83,7 @@ class Bench:
             self.health,
             Holds(self.health, self.metrics),
             Clocks(self.clock, self.clock),
-            breaker=Breaker(0.9),
+            breaker=Breaker(0.9) if breaks else None,
             idle_wait_s=0.2,
             stop_timeout_s=5.0,
         )
@@ -270,3 +271,113 @@ def test_its_metrics_count_what_was_acknowledged_and_nothing_else(tmp_path):
     value = bench.metrics.registry.get_sample_value
     assert value("odradek_records_total", {"outcome": "normal"}) == 0
     assert value("odradek_turn_stage_seconds_count", {"stage": "write"}) == 1
+
+
+def held(bench: Bench) -> float | None:
+    return bench.metrics.registry.get_sample_value("odradek_held", {"hold": Hold.REJECTS})
+
+
+def a_flooded(folder: Path) -> Bench:
+    """Good events that are done, then rubbish, and no end of the run yet."""
+    bench = Bench(folder)
+    bench.health.joined = True
+    bench.put(*[an_event(1, 0, 0)] * 100, *[b"rubbish"] * 300)
+    return bench
+
+
+def test_a_flood_of_rubbish_holds_and_nothing_of_it_is_written_or_committed(tmp_path):
+    bench = a_flooded(tmp_path)
+    bench.run_until("keep alive", 50)
+    # Turns are of 100: the first is done, the second is all rubbish.
+    assert len(bench.scores()) == 100
+    assert bench.log.topics["dead-letters"].records() == []
+    assert bench.committed() == {0: 100}
+    assert "read" not in bench.faults.steps[bench.faults.steps.index("keep alive") :]
+
+
+def test_while_it_holds_it_is_alive_and_not_ready_and_says_what_to_look_at(tmp_path, caplog):
+    bench = a_flooded(tmp_path)
+    seen: list[tuple[str | None, str | None, float | None]] = []
+
+    def look(step: str) -> None:
+        if step == "keep alive":
+            now = bench.clock()
+            seen.append(
+                (bench.health.why_not_alive(now), bench.health.why_not_ready(now), held(bench))
+            )
+            if len(seen) == 1000:
+                bench.worker.stop()
+
+    bench.faults.on_step = look
+    bench.worker.run()
+    assert len(set(seen)) == 1
+    alive, ready, gauge = seen[0]
+    assert (alive, gauge) == (None, 1.0)
+    assert ready is not None
+    assert ready.startswith("holding: the latest 100 records cannot be scored")
+    for word in ("'not_json'", "events partition 0 offset 100", "stand-in 1", "=off"):
+        assert word in ready
+    assert sum("Holding: " in message for message in caplog.messages) == 1
+
+
+def test_a_stop_while_it_holds_is_orderly(tmp_path):
+    bench = a_flooded(tmp_path)
+    bench.run_until("keep alive", 3)  # It returns: no error, no wait for the stop's limit.
+    assert bench.clock() < 1000 + 5
+    assert bench.faults.steps[-1] == "close"
+    assert bench.committed() == {0: 100}
+
+
+def test_a_new_model_that_fits_closes_the_breaker(tmp_path):
+    bench = Bench(tmp_path)
+    # Under the first model nothing of these can be scored: a feature too few.
+    bench.put(*[an_event(1, 0)] * 250)
+
+    def swap(step: str) -> None:
+        if step == "keep alive" and bench.faults.steps.count("keep alive") == 5:
+            assert held(bench) == 1.0
+            bench.model_path.write_bytes(a_sealed_model(Recipe(features=2, version="2")))
+        if step == "committed" and bench.committed() == {0: 250}:
+            bench.worker.stop()
+
+    bench.faults.on_step = swap
+    bench.worker.run()
+    assert held(bench) == 0.0
+    assert bench.health.held is None
+    assert [score.model.version for score in bench.scores()] == ["2"] * 250
+    assert bench.log.topics["dead-letters"].records() == []
+
+
+def test_a_new_model_that_does_not_fit_either_holds_again(tmp_path, caplog):
+    bench = a_flooded(tmp_path)
+
+    def swap(step: str) -> None:
+        if step == "keep alive" and bench.faults.steps.count("keep alive") == 5:
+            bench.model_path.write_bytes(a_sealed_model(Recipe(version="2")))
+        if bench.faults.steps.count("keep alive") == 60:
+            bench.worker.stop()
+
+    bench.faults.on_step = swap
+    bench.worker.run()
+    assert held(bench) == 1.0
+    assert [m for m in caplog.messages if "Holding: " in m][1:]
+    assert "stand-in 2" in (bench.health.held or "")
+    assert bench.log.topics["dead-letters"].records() == []
+    assert bench.committed() == {0: 100}
+
+
+def test_without_a_breaker_rubbish_becomes_dead_letters(tmp_path):
+    bench = Bench(tmp_path, breaks=False)
+    bench.put(*[b"rubbish"] * 300)
+    bench.run_until("committed", 3)
+    assert len(bench.log.topics["dead-letters"].records()) == 300
+    assert bench.committed() == {0: 300}
+
+
+def test_after_a_plain_restart_the_first_turn_is_judged_before_anything_is_written(tmp_path):
+    first = a_flooded(tmp_path)
+    first.run_until("keep alive", 3)
+    second = Bench(tmp_path, log=first.log)
+    second.run_until("keep alive", 3)
+    assert second.log.topics["dead-letters"].records() == []
+    assert second.committed() == {0: 100}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.errors import SettingsError
-from worker.kafka_properties import _REFUSED, kafka_properties
+from schemas.errors import EXIT_USER, SettingsError, run_program
+from worker.kafka_properties import _REFUSED, TRANSACTION_TIMEOUT_MS, kafka_properties
 from worker.settings import WorkerSettings, read_settings
+from worker.starts import StartRules
 
 SERVERS = {"KAFKA_BOOTSTRAP_SERVERS": "broker:9092"}
 
@@ -56,6 +57,13 @@ def test_every_setting_is_a_flag_and_says_what_it_is(name, capsys):
         ("ODRADEK_HTTP_PORT", "--http-port", "0", 0),
         ("ODRADEK_STOP_TIMEOUT_S", "--stop-timeout-s", "2.5", 2.5),
         ("ODRADEK_MODEL_DIGEST", "--model-digest", "ab" * 32, "ab" * 32),
+        ("ODRADEK_DELIVERY", "--delivery", "exactly-once", "exactly-once"),
+        ("ODRADEK_START", "--start", "latest", "latest"),
+        ("ODRADEK_FROM_TIME", "--from-time", "2026-01-01T06:00:00Z", "2026-01-01T06:00:00Z"),
+        ("ODRADEK_FROM_OFFSET", "--from-offset", "0:17,2:40", "0:17,2:40"),
+        ("ODRADEK_ON_GAP", "--on-gap", "jump", "jump"),
+        ("ODRADEK_BREAKER", "--breaker", "off", "off"),
+        ("ODRADEK_BREAKER_RATIO", "--breaker-ratio", "0.5", 0.5),
     ],
 )
 def test_a_variable_and_a_flag_set_the_same(variable, flag, value, read, environment):
@@ -111,6 +119,17 @@ def test_all_problems_stand_in_one_message(bare_environment):
         ("ODRADEK_STOP_TIMEOUT_S", "inf", "less than or equal to 86400"),
         ("ODRADEK_ALLOW_CONTRACT_CHANGE", "perhaps", "valid boolean"),
         ("ODRADEK_LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("ODRADEK_DELIVERY", "once", "'at-least-once' or 'exactly-once'; seen 'once'"),
+        ("ODRADEK_START", "newest", "'earliest' or 'latest'; seen 'newest'"),
+        ("ODRADEK_ON_GAP", "skip", "'stop' or 'jump'; seen 'skip'"),
+        ("ODRADEK_BREAKER", "perhaps", "'on' or 'off'; seen 'perhaps'"),
+        ("ODRADEK_BREAKER_RATIO", "0", "greater than 0; seen '0'"),
+        ("ODRADEK_BREAKER_RATIO", "1.5", "less than or equal to 1; seen '1.5'"),
+        ("ODRADEK_BREAKER_RATIO", "nan", "seen 'nan'"),
+        ("ODRADEK_FROM_TIME", "soon", "wanted epoch milliseconds, or RFC 3339 such as 2026-"),
+        ("ODRADEK_FROM_TIME", "2026-01-01T06:00:00", "; seen '2026-01-01T06:00:00'"),
+        ("ODRADEK_FROM_OFFSET", "x", "wanted one offset, or partition:offset pairs such as 0:17,"),
+        ("ODRADEK_FROM_OFFSET", "0:1,5", "; seen '0:1,5'"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_what_was_wanted(variable, value, told, environment):
@@ -139,9 +158,51 @@ def test_properties_that_the_worker_lives_by_are_refused(name, environment):
     assert f"{name}: " in problems_of()
 
 
-def test_exactly_once_is_refused_by_name(environment):
+@pytest.mark.parametrize("variable", ["KAFKA_ISOLATION_LEVEL", "KAFKA_CONSUMER_ISOLATION_LEVEL"])
+def test_exactly_once_does_not_go_with_uncommitted_reads(variable, environment):
+    environment.setenv(variable, "read_uncommitted")
+    assert read_settings([])[1].consumer["isolation.level"] == "read_uncommitted"
     environment.setenv("ODRADEK_DELIVERY", "exactly-once")
-    assert "ODRADEK_DELIVERY (--delivery): exactly-once is not built yet" in problems_of()
+    text = problems_of()
+    assert "KAFKA_ISOLATION_LEVEL=read_uncommitted: exactly-once needs read_committed" in text
+    assert "not starting" in text
+    assert run_program(lambda: bool(read_settings([]))) == EXIT_USER == 2
+
+
+def test_a_transactional_id_is_not_yours_to_set(environment):
+    environment.setenv("ODRADEK_DELIVERY", "exactly-once")
+    environment.setenv("KAFKA_TRANSACTIONAL_ID", "mine")
+    assert "it is made of the group and KAFKA_CONSUMER_GROUP_INSTANCE_ID" in problems_of()
+
+
+def test_exactly_once_has_a_time_limit_of_its_own(environment):
+    environment.setenv("ODRADEK_DELIVERY", "exactly-once")
+    _, kafka = read_settings([])
+    assert kafka.producer["transaction.timeout.ms"] == TRANSACTION_TIMEOUT_MS
+    assert "message.timeout.ms" not in kafka.producer, "a message waits as long as its transaction"
+    environment.setenv("KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "3000")
+    assert read_settings([])[1].producer["transaction.timeout.ms"] == "3000"
+    environment.setenv("KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "soon")
+    assert "KAFKA_TRANSACTION_TIMEOUT_MS: wanted a whole number; seen 'soon'" in problems_of()
+
+
+def test_the_rules_of_the_start_come_from_the_settings(environment):
+    assert read_settings([])[0].start_rules == StartRules("earliest", "stop")
+    environment.setenv("ODRADEK_START", "latest")
+    environment.setenv("ODRADEK_ON_GAP", "jump")
+    environment.setenv("ODRADEK_FROM_TIME", "2026-01-01T06:00:00Z")
+    rules = read_settings([])[0].start_rules
+    assert rules == StartRules("latest", "jump", from_time_ms=1767247200000)
+    environment.delenv("ODRADEK_FROM_TIME")
+    environment.setenv("ODRADEK_FROM_OFFSET", "0:17,2:40")
+    rules = read_settings([])[0].start_rules
+    assert rules == StartRules("latest", "jump", from_offsets={0: 17, 2: 40})
+
+
+def test_only_one_deliberate_start_can_be_heeded(environment):
+    environment.setenv("ODRADEK_FROM_TIME", "1000")
+    environment.setenv("ODRADEK_FROM_OFFSET", "1")
+    assert "ODRADEK_FROM_TIME and ODRADEK_FROM_OFFSET: only one can be heeded" in problems_of()
 
 
 @pytest.mark.usefixtures("environment")
@@ -290,3 +351,21 @@ def test_the_new_groups_protocol_brings_its_own_assignor():
     kafka, problems = kafka_properties({**SERVERS, "KAFKA_GROUP_PROTOCOL": "consumer"})
     assert not problems
     assert "partition.assignment.strategy" not in kafka.consumer
+
+
+@pytest.mark.parametrize(
+    "name", ["SESSION_TIMEOUT_MS", "HEARTBEAT_INTERVAL_MS", "PARTITION_ASSIGNMENT_STRATEGY"]
+)
+def test_what_the_new_groups_protocol_leaves_to_the_broker_is_refused_by_name(name):
+    value = "cooperative-sticky" if "STRATEGY" in name else "6000"
+    given = {**SERVERS, f"KAFKA_CONSUMER_{name}": value}
+    assert kafka_properties(given)[1] == []
+    _, problems = kafka_properties({**given, "KAFKA_CONSUMER_GROUP_PROTOCOL": "consumer"})
+    (problem,) = problems
+    assert problem.startswith(f"KAFKA_CONSUMER_{name}: with group.protocol=consumer, ")
+    assert problem.endswith("is set at the broker (group.consumer.* there). Leave it out")
+
+
+def test_a_group_protocol_that_nobody_knows_is_refused():
+    _, problems = kafka_properties({**SERVERS, "KAFKA_GROUP_PROTOCOL": "new"})
+    assert problems == ["KAFKA_CONSUMER_GROUP_PROTOCOL: wanted classic or consumer; seen 'new'"]

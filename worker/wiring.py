@@ -1,0 +1,127 @@
+"""The objects of a worker on Kafka, and how they hang together: what `run` and `redrive` share."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from worker.delivery import AtLeastOnce, ExactlyOnce
+from worker.health import Health
+from worker.hold import Holds
+from worker.http import serve_http
+from worker.kafka_client import BrokerWatch
+from worker.kafka_properties import ClientProperties
+from worker.metrics import Metrics
+from worker.model import ModelOptions, open_model
+from worker.model_slot import ModelSlot
+from worker.positions import Positions
+from worker.service import Delivery
+from worker.settings import Settings
+from worker.sink import KafkaSink, Topics
+from worker.source import KafkaSource
+from worker.topics import AdminClient, make_admin, wait_for_topics, with_batch_bytes
+from worker.transactions import TransactionalSink, transactional_id
+
+IDLE_WAIT_S = 0.2
+
+
+class Watched(NamedTuple):
+    """How a worker is seen from outside."""
+
+    metrics: Metrics
+    health: Health
+    http_port: int
+
+
+class Connected(NamedTuple):
+    """A broker that answers and has our topics, and how we talk to it."""
+
+    kafka: ClientProperties
+    admin: AdminClient
+    watch: BrokerWatch
+
+
+def watched(settings: Settings) -> Watched:
+    """Serve /metrics, /healthz and /readyz."""
+    metrics = Metrics()
+    health = Health(settings.stuck_after_s, last_beat=time.monotonic())
+    http = serve_http(
+        settings.http_host, settings.http_port, metrics.registry, health, time.monotonic
+    )
+    return Watched(metrics, health, http.server_port)
+
+
+def models(settings: Settings, path: Path, metrics: Metrics) -> ModelSlot:
+    """Open the model file, and keep an eye on it."""
+    options = ModelOptions(
+        settings.provider, settings.threads, settings.batch_max, settings.model_digest
+    )
+    return ModelSlot(
+        path,
+        lambda sealed: open_model(sealed, options),
+        check_interval_s=settings.model_check_interval_s,
+        allow_contract_change=settings.allow_contract_change,
+        on_load=lambda outcome, current: metrics.model_load(outcome, current, time.time()),
+    )
+
+
+def connected(settings: Settings, kafka: ClientProperties, health: Health) -> Connected:
+    """Wait for a broker with our topics."""
+    watch = BrokerWatch(health)
+    admin = make_admin(kafka.consumer, watch)
+    batch_bytes = wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
+    return Connected(with_batch_bytes(kafka, batch_bytes), admin, watch)
+
+
+def kafka_source(settings: Settings, broker: Connected, seen: Watched, holds: Holds) -> KafkaSource:
+    """Return the source of the topic that is read."""
+
+    def joined() -> None:
+        seen.health.joined = True
+
+    source = KafkaSource(
+        {**broker.kafka.consumer, "group.id": settings.group_id},
+        settings.reads,
+        settings.batch_max,
+        Positions(
+            partial(make_admin, broker.kafka.consumer, broker.watch),
+            settings.reads,
+            settings.group_id,
+            settings.start_rules,
+        ),
+        broker.watch,
+        seen.metrics,
+        holds,
+        joined,
+        jump_gaps=settings.on_gap == "jump",
+        in_transactions=settings.delivery == "exactly-once",
+    )
+    seen.metrics.watch_lag(source.lags)
+    return source
+
+
+def delivery(
+    settings: Settings,
+    broker: Connected,
+    source: KafkaSource,
+    topics: Topics,
+    metrics: Metrics,
+    holds: Holds,
+) -> Delivery:
+    """Return the delivery that ODRADEK_DELIVERY promises."""
+    kafka, _, watch = broker
+    if settings.delivery == "at-least-once":
+        return AtLeastOnce(source, KafkaSink(kafka.producer, topics, watch, metrics, holds))
+    static_id = kafka.consumer.get("group.instance.id")
+    sink = TransactionalSink(
+        kafka.producer,
+        topics,
+        lambda: transactional_id(settings.group_id, static_id),
+        watch,
+        metrics,
+        holds,
+        settings.start_timeout_s,
+    )
+    return ExactlyOnce(source, sink)
