@@ -45,6 +45,7 @@ class Blow:
     over_ms: int  # When the flow was steady again.
     committed: Mapping[int, int]
     interrupts: bool
+    repeats_max: int | None = None  # In one partition: what one turn holds; None: no bound.
 
     def explains(self, position: Position, first_ms: int, again_ms: int) -> bool:
         """Say whether this output may have been written twice because of this fault."""
@@ -74,7 +75,8 @@ class Balance:
     dead_letters: int
     destroyed: int
     repeats: int
-    repeats_by_blow: Mapping[str, tuple[int, int]]  # In total, and the most of one blow.
+    # By fault: in total, and the most that one fault caused in one partition.
+    repeats_by_blow: Mapping[str, tuple[int, int]]
     misses: tuple[str, ...]
 
     @property

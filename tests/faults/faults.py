@@ -272,7 +272,8 @@ FAULTS = (
     Fault("network: connections dropped", "network", drop_connections, False, _broker),
     Fault("topic: a partition more", "topic", add_partition, False, _broker),
     Fault("topic: outputs too large", "topic", oversize_outputs, False, _broker),
-    Fault("topic: every output refused", "topic", refuse_output, False, _held),
+    # A held turn does not keep partitions from moving: whoever gets them reads its records again.
+    Fault("topic: every output refused", "topic", refuse_output, True, _held),
     Fault("topic: records deleted unread", "topic", delete_records, True, _death, destroys=True),
     Fault("topic: deleted and made again", "topic", remake_input, True, _held, destroys=True),
 )

@@ -3,7 +3,8 @@
 1. An event is its number; a position is where the broker put it. Every output must name both.
 2. A repeat is explained only by a fault that interrupts: it was first written before that fault
    was over, written again after it began, and lies at or beyond what was committed at its blow.
-3. Whatever cannot be explained is a miss, and a miss is never averaged away.
+3. It lies in the turn that was cut off: no partition has more of them than a turn has records.
+4. Whatever cannot be explained is a miss, and a miss is never averaged away.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Ledger:
         gone = self.destroyed - answered
         lost = self.sent.keys() - answered - gone
         dead_letters = sum(self._first[number].is_dead_letter for number in answered)
-        by_blow, unexplained = self._attribute()
+        of_blow, unexplained = self._attribute()
         strangers = len(self._first.keys() - self.sent.keys()) + len(self._nameless)
         self.enter_committed(committed)
         misses = [
@@ -125,6 +126,7 @@ class Ledger:
             *_count(len(unexplained), "repeats that no fault explains", map(str, unexplained)),
             *_count(self._misplaced(answered), "outputs that name another position"),
             *_count(self._different(), "repeats with another verdict or score by the same model"),
+            *_too_many(of_blow),
             *self._steps_back,
             *(
                 f"partition {p} ends at {end}, and {committed.get(p, 0)} is committed"
@@ -138,18 +140,19 @@ class Ledger:
             dead_letters=dead_letters,
             destroyed=len(gone),
             repeats=self.repeats,
-            repeats_by_blow=by_blow,
+            repeats_by_blow=_by_name(of_blow),
             misses=tuple(misses),
         )
 
     def _answered(self, partition: int, sent_at: float) -> None:
         self._answered_to[partition] = max(self._answered_to.get(partition, sent_at), sent_at)
 
-    def _attribute(self) -> tuple[dict[str, tuple[int, int]], list[Repeat]]:
-        """Return the repeats by the latest blow that explains each, and those that none does."""
+    def _attribute(self) -> tuple[list[tuple[Blow, Counter[int]]], list[Repeat]]:
+        """Count repeats by the latest blow that explains each, and by partition; return those
+        that none does."""
         blows = sorted(self.blows, key=lambda blow: blow.began_ms)
         begins = [blow.began_ms - CLOCK_SLACK_MS for blow in blows]
-        of_blow: Counter[int] = Counter()
+        of_blow: list[tuple[Blow, Counter[int]]] = [(blow, Counter()) for blow in blows]
         unexplained: list[Repeat] = []
         for number, outputs in self._repeats.items():
             position = self.sent.get(number)
@@ -160,14 +163,10 @@ class Ledger:
                 late = bisect_right(begins, max(first_ms, output.written_ms))
                 for place in reversed(range(late)):
                     if blows[place].explains(position, first_ms, output.written_ms):
-                        of_blow[place] += 1
+                        of_blow[place][1][position.partition] += 1
                         break
                 else:
                     unexplained.append(Repeat(position, first_ms, output.written_ms))
-        by_name: dict[str, tuple[int, int]] = {}
-        for place, count in of_blow.items():
-            total, most = by_name.get(blows[place].name, (0, 0))
-            by_name[blows[place].name] = (total + count, max(most, count))
         if self.exactly_once:  # Nothing may be repeated, whatever happened.
             unexplained = [
                 Repeat(self.sent[number], self._first[number].written_ms, output.written_ms)
@@ -175,7 +174,7 @@ class Ledger:
                 if number in self.sent
                 for output in outputs
             ]
-        return by_name, unexplained
+        return of_blow, unexplained
 
     def _misplaced(self, numbers: Iterable[int]) -> int:
         return sum(
@@ -194,6 +193,26 @@ class Ledger:
     def _some(self, numbers: Iterable[int]) -> list[str]:
         places = sorted((self.sent[number], number) for number in numbers)
         return [f"{p.partition}@{p.offset} (event {number})" for p, number in places]
+
+
+def _by_name(of_blow: Iterable[tuple[Blow, Counter[int]]]) -> dict[str, tuple[int, int]]:
+    by_name: dict[str, tuple[int, int]] = {}
+    for blow, repeats in of_blow:
+        if repeats:
+            total, most = by_name.get(blow.name, (0, 0))
+            most = max(most, *repeats.values())
+            by_name[blow.name] = (total + repeats.total(), most)
+    return by_name
+
+
+def _too_many(of_blow: Iterable[tuple[Blow, Counter[int]]]) -> list[str]:
+    return [
+        f"{blow.name} repeated {count} events of partition {partition}; a turn has "
+        f"{blow.repeats_max} at most"
+        for blow, repeats in of_blow
+        for partition, count in repeats.items()
+        if blow.repeats_max is not None and count > blow.repeats_max
+    ]
 
 
 SCORE_TOLERANCE = 1e-5  # What the contract of the tests' model promises, relative.

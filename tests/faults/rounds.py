@@ -5,13 +5,15 @@ A round knows what each of its faults may cause; whatever else is seen is a miss
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 
@@ -30,17 +32,30 @@ SIZES = (1, 1, 1, 2, 2, 3)
 APART = ({"broker", "topic"}, {"network", "topic"})
 
 
+class Stage(NamedTuple):
+    """A broker, and the network between it and the workers: for one site after another."""
+
+    broker: Broker
+    proxy: Proxy
+
+
 @contextmanager
-def a_site(terms: Terms, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Site]:
-    """A broker, with a network between it and the workers, and everything under load."""
-    with ExitStack() as stack:
-        proxy = stack.enter_context(Proxy(free_port()))
+def a_stage(terms: Terms) -> Iterator[Stage]:
+    with Proxy(free_port()) as proxy:
         properties = {**terms.broker_properties(), **properties_behind(proxy)}
-        broker = stack.enter_context(Broker(properties=properties))
-        settings = {"KAFKA_BOOTSTRAP_SERVERS": proxy.address, **(more or {})}
-        site = Site(stack.enter_context(an_arena(broker, terms, folder, settings)), broker, proxy)
-        site.arena.start()
-        yield site
+        with Broker(properties=properties) as broker:
+            yield Stage(broker, proxy)
+
+
+@contextmanager
+def a_site(
+    stage: Stage, terms: Terms, folder: Path, more: Mapping[str, str] | None = None
+) -> Iterator[Site]:
+    """Workers under load on this stage, with topics of their own."""
+    settings = {"KAFKA_BOOTSTRAP_SERVERS": stage.proxy.address, **(more or {})}
+    with an_arena(stage.broker, terms, folder, settings) as arena:
+        arena.start()
+        yield Site(arena, *stage)
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,7 @@ class Round:
     limit_s: float
     repeats: int
     expelled: int
+    load: float  # Of the machine, over the last minute.
     trouble: str | None = None
 
     @property
@@ -65,7 +81,8 @@ class Round:
             f"steady after {self.recovery_s:4.1f} s (limit {self.limit_s:.0f})",
             *([f"{self.repeats} repeats"] if self.repeats else []),
             *([f"{self.expelled} expelled"] if self.expelled else []),
-            *(["LATE"] if self.is_late else []),
+            # A machine that does other things as well is late for reasons of its own.
+            *([f"LATE at load {self.load:.1f}"] if self.is_late else []),
             *([f"TROUBLE: {self.trouble}"] if self.trouble else []),
         ]
         return ", ".join(words)
@@ -134,6 +151,9 @@ def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
                 int(time.time() * 1000),
                 {} if fault.name == "topic: deleted and made again" else committed,
                 fault.interrupts or expelled > 0,
+                # One that is expelled goes on until it is told: librdkafka keeps its commits, and
+                # the news, behind the rebalance that expels it.
+                None if expelled else arena.terms.batch_max,
             )
         )
     with arena.clerk.books() as ledger:
@@ -146,5 +166,6 @@ def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
         sum(fault.limit_s(arena.terms) for fault in faults),
         repeats,
         expelled,
+        os.getloadavg()[0],
         trouble,
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 from demo.broker import BrokerUnavailable
 from tests.faults.entries import Balance
 from tests.faults.faults import BY_NAME, FAULTS, Fault, Site
-from tests.faults.rounds import Drawer, Round, a_site, deal
+from tests.faults.rounds import Drawer, Round, a_site, a_stage, deal
 from tests.faults.stall import stall
 from tests.faults.stops import stop_often
 from tests.faults.terms import REBALANCE_S, Terms
@@ -64,7 +64,7 @@ def soak(terms: Terms, folder: Path, minutes: float, allowed: Sequence[Fault]) -
     drawer = Drawer(rng, allowed)
     rounds: list[Round] = []
     more = {"ODRADEK_ON_GAP": "jump"} if any(fault.destroys for fault in allowed) else {}
-    with a_site(terms, folder, more) as site:
+    with a_stage(terms) as stage, a_site(stage, terms, folder, more) as site:
         started = time.monotonic()
         try:
             while time.monotonic() - started < 60 * minutes:
@@ -80,21 +80,14 @@ def soak(terms: Terms, folder: Path, minutes: float, allowed: Sequence[Fault]) -
 
 def report(site: Site, rounds: Sequence[Round], balance: Balance) -> int:
     """Print the table of faults and the balance; return the exit code."""
-    print(
-        f"\n{'fault':<36}{'times':>6}{'alone':>6}{'worst recovery':>16}{'limit':>7}{'repeats':>9}"
-    )
+    print(f"\n{'fault':<36}times alone  worst recovery  limit  repeats  most in a partition")
     for fault in FAULTS:
-        times = sum(fault.name in each.names for each in rounds)
-        alone = [each for each in rounds if each.names == (fault.name,)]
-        worst = f"{max(each.recovery_s for each in alone):.2f} s" if alone else "-"
-        limit = f"{fault.limit_s(site.arena.terms):.0f} s"
-        repeats = balance.repeats_by_blow.get(fault.name, (0, 0))[0]
-        if times:
-            print(f"{fault.name:<36}{times:>6}{len(alone):>6}{worst:>16}{limit:>7}{repeats:>9}")
+        if any(fault.name in each.names for each in rounds):
+            print(_line(fault, site.arena.terms, rounds, balance))
     together = [each for each in rounds if len(each.names) > 1]
     if together:
         worst = f"{max(each.recovery_s for each in together):.2f} s"
-        print(f"{'(rounds of several at once)':<36}{len(together):>6}{'':>6}{worst:>16}")
+        print(f"{'(rounds of several at once)':<36}{len(together):>5}{'':>6}{worst:>16}")
     events = sum(len(each.names) for each in rounds)
     late = [each for each in rounds if each.is_late]
     bad_stops = [stop for stop in site.stops if stop.code != 0]
@@ -114,6 +107,17 @@ def report(site: Site, rounds: Sequence[Round], balance: Balance) -> int:
         print(f"Fewer than {EVENTS_WANTED} fault events: not a whole soak.")
     print("MISSED" if missed else "Nothing was missed.")
     return 1 if missed else 0
+
+
+def _line(fault: Fault, terms: Terms, rounds: Sequence[Round], balance: Balance) -> str:
+    times = sum(fault.name in each.names for each in rounds)
+    alone = [each for each in rounds if each.names == (fault.name,)]
+    worst = f"{max(each.recovery_s for each in alone):.2f} s" if alone else "-"
+    repeats, most = balance.repeats_by_blow.get(fault.name, (0, 0))
+    return (
+        f"{fault.name:<36}{times:>5}{len(alone):>6}{worst:>16}{fault.limit_s(terms):>5.1f} s"
+        f"{repeats:>9}{most:>21}"
+    )
 
 
 def _limits(terms: Terms) -> str:

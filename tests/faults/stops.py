@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tests.faults.faults import Site
-from tests.faults.rounds import NEVER_S, a_site
+from tests.faults.rounds import NEVER_S, a_site, a_stage
 from tests.faults.terms import Terms
 
 MOMENT_S = 1.0  # Stops fall anywhere within so long after the flow is steady.
@@ -15,7 +15,7 @@ MOMENT_S = 1.0  # Stops fall anywhere within so long after the flow is steady.
 
 def stop_often(terms: Terms, folder: Path, times: int) -> int:
     """Stop workers of a group under load so often; print the figures and return the exit code."""
-    with a_site(terms, folder) as site:
+    with a_stage(terms) as stage, a_site(stage, terms, folder) as site:
         late = stop_and_count(site, times, random.Random(terms.seed))
         balance = site.arena.close_the_books()
     seconds = sorted(stop.seconds for stop in site.stops)

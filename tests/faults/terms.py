@@ -21,7 +21,7 @@ class Terms:
     protocol: str = "classic"
     static_ids: bool = False
     transaction_timeout_s: float = 5.0
-    transaction_sweep_s: float = 1.0
+    transaction_sweep_s: float = 0.5
     batch_max: int = 200
     seed: int = 1
     stop_timeout_s: float = 10.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.faults.entries import Balance, Blow, Output, Position
 from tests.faults.ledger import Ledger
 
@@ -85,6 +87,14 @@ def test_a_kill_does_not_explain_repeats_before_it_or_after_the_flow_was_steady(
         ledger.enter_output(an_output(15, 15, again_ms)._replace(written_ms=again_ms))
         ledger._first[15] = ledger._first[15]._replace(written_ms=400)
         assert not balance(ledger).is_clean
+
+
+def test_a_kill_explains_no_more_repeats_of_a_partition_than_a_turn_has():
+    for most, is_clean in ((2, True), (1, False)):
+        ledger = a_ledger(replace(KILL, repeats_max=most))
+        ledger.enter_output(an_output(15, 15, 2000))
+        ledger.enter_output(an_output(16, 16, 2000))
+        assert balance(ledger).is_clean is is_clean
 
 
 def test_a_clean_stop_explains_nothing():
