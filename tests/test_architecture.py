@@ -45,6 +45,8 @@ MAY_IMPORT = {
             "kafka_client",
             "outputs",
             "placing",
+            "ranges",
+            "size_limits",
             "positions",
             "sink",
             "source",

@@ -96,7 +96,7 @@ def run(arguments: Sequence[str]) -> int:
         log.error("Stopping: %s", error)
         signals.cut_what_hangs()
         raise
-    log.info("Stopped in order: the last turn is settled.")
+    log.info("Stopped in order: nothing is left unsettled.")
     return 0
 
 

@@ -16,6 +16,7 @@ class Assignments:
 
     def __init__(self) -> None:
         self.owned: set[int] = set()
+        self.fetched: set[int] = set()  # Those that the client has been told to fetch.
         self.numbers: dict[int, int] = {}
         self.done: dict[int, int] = {}  # Where a rewind goes: behind the last turn that is done.
         self.positions: dict[int, int] = {}  # The offset after the last record read.
@@ -29,6 +30,7 @@ class Assignments:
     def begin(self, partition: int, offset: int) -> None:
         """A partition begins here: a new number, and nothing done yet."""
         self._renumber(partition)
+        self.fetched.add(partition)
         self.done[partition] = self.positions[partition] = offset
 
     def move(self, partition: int, offset: int) -> None:
@@ -54,6 +56,7 @@ class Assignments:
         gone = set(partitions)
         self.unplace(gone)
         self.owned -= gone
+        self.fetched -= gone
 
     def read(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Records up to `ends` are in hand; return the numbers under which they were read."""

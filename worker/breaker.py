@@ -19,36 +19,49 @@ IN_A_ROW = 100
 
 class Breaker:
     """Judges turns. Opens when a `ratio` of the latest 100 to 1,000 records is bad, or 100 bad
-    ones came in a row; counted by whole turns."""
+    ones came in a row; counted by whole turns, each once: when it is done."""
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
         self._window: deque[tuple[int, int]] = deque()  # Of each turn: its records, its bad ones.
-        self._in_a_row = 0
 
     def opens_at(self, tally: Tally) -> str | None:
-        """Take a turn into account; return why the breaker opens, or None."""
-        records = sum(tally.outcomes.values())
-        bad = tally.outcomes.get("dead_letter", 0) + tally.outcomes.get("unscorable", 0)
-        self._window.append((records, bad))
-        while self._records() - self._window[0][0] >= WINDOW_RECORDS:
-            self._window.popleft()
-        self._in_a_row = self._in_a_row + bad if bad == records else 0
-        seen, seen_bad = self._records(), sum(bad for _, bad in self._window)
-        if seen >= RECORDS_MIN and seen_bad >= self._ratio * seen:
-            what = f"{seen_bad} of the latest {seen} records"
-        elif self._in_a_row >= IN_A_ROW:
-            what = f"the latest {self._in_a_row} records"
+        """Return why the breaker would open at this turn, or None."""
+        window = _latest([*self._window, _counts(tally)])
+        seen, bad = (sum(column) for column in zip(*window, strict=True))
+        in_a_row = 0
+        for records, of_them_bad in reversed(window):
+            if of_them_bad < records:
+                break
+            in_a_row += records
+        if seen >= RECORDS_MIN and bad >= self._ratio * seen:
+            what = f"{bad} of the latest {seen} records"
+        elif in_a_row >= IN_A_ROW:
+            what = f"the latest {in_a_row} records"
         else:
             return None
-        self.forget()
         commonest = max(tally.reasons, key=tally.reasons.__getitem__, default="unscorable")
         return f"{what} cannot be scored, most of the last turn for '{commonest}'"
+
+    def count(self, tally: Tally) -> None:
+        """Take a turn into account that is done."""
+        self._window = deque(_latest([*self._window, _counts(tally)]))
 
     def forget(self) -> None:
         """Judge anew, from the next turn on."""
         self._window.clear()
-        self._in_a_row = 0
 
-    def _records(self) -> int:
-        return sum(records for records, _ in self._window)
+
+def _counts(tally: Tally) -> tuple[int, int]:
+    bad = tally.outcomes.get("dead_letter", 0) + tally.outcomes.get("unscorable", 0)
+    return sum(tally.outcomes.values()), bad
+
+
+def _latest(turns: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the latest turns, as many as it takes to have the window's records."""
+    seen = 0
+    for place in range(len(turns) - 1, -1, -1):
+        seen += turns[place][0]
+        if seen >= WINDOW_RECORDS:
+            return turns[place:]
+    return turns

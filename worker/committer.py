@@ -20,15 +20,9 @@ from worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 0.05
+AGAIN_S, CONFIRM_S = 0.05, 1.0
 # Nothing but a person can mend these.
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
-# They end with the rebalance that causes them.
-_PASSING = (
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 
 
 class GroupOffsets(NamedTuple):
@@ -42,26 +36,17 @@ class Committer:
     """The commits of one topic; `owed` are the offsets not yet confirmed, by partition;
     `refusal` is why none ever will be."""
 
-    def __init__(
-        self, topic: str, metrics: Metrics, note: Callable[[], str], *, in_transactions: bool
-    ) -> None:
+    def __init__(self, topic: str, metrics: Metrics, note: Callable[[], str]) -> None:
         self.owed: dict[int, int] = {}
         self.refusal: KafkaError | None = None
         self._topic = topic
         self._note = note
-        self._in_transactions = in_transactions
         self._metrics = metrics
         self._failing = False
 
     def commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
-        """Ask for these offsets, and for all that are owed; do not wait.
-
-        In transactions they stay owed until the next one takes them: one sent beside it could
-        arrive after it, and take the group back.
-        """
+        """Ask for these offsets, and for all that are owed; do not wait."""
         self.owed.update(offsets)
-        if self._in_transactions:
-            return
         places = self.places(self.owed)
         try:
             consumer.commit(offsets=places, asynchronous=True)
@@ -74,18 +59,21 @@ class Committer:
             self.commit(consumer, {})
 
     def confirm(self, consumer: Consumer, partitions: Collection[int], limit_s: float) -> None:
-        """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass."""
-        if self._in_transactions:
-            return
+        """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass.
+
+        The client's own commit that waits has no bound; its question for what is committed has.
+        """
         deadline = time.monotonic() + limit_s
-        while places := self.places({p: self.owed[p] for p in partitions if p in self.owed}):
+        while owed := {p: self.owed[p] for p in partitions if p in self.owed}:
+            if self.refusal is not None or time.monotonic() > deadline:
+                return
+            self.commit(consumer, owed)
             try:
-                self.on_commit(None, consumer.commit(offsets=places, asynchronous=False))
+                for place in consumer.committed(self.places(owed), timeout=CONFIRM_S):
+                    if place.error is None and place.offset == owed[place.partition]:
+                        del self.owed[place.partition]
             except KafkaException as error:
-                self.on_commit(error.args[0], places)
-                passing = error.args[0].code() in _PASSING
-                if not passing or time.monotonic() > deadline:
-                    return
+                log.debug("Whether commits have arrived is not told: %s", error)
                 time.sleep(AGAIN_S)
 
     def confirm_while_polling(self, consumer: Consumer, limit_s: float) -> bool:
@@ -93,18 +81,11 @@ class Committer:
 
         What the consumer reads meanwhile is dropped: it is for one who leaves.
         """
-        if self._in_transactions:
-            return True
         deadline = time.monotonic() + limit_s
         while self.owed and self.refusal is None and time.monotonic() < deadline:
             self.commit(consumer, {})
             consumer.poll(AGAIN_S)
         return not self.owed
-
-    def in_a_transaction(self, consumer: Consumer, offsets: Mapping[int, int]) -> GroupOffsets:
-        """Return what a transaction is to commit: these offsets, and what is owed."""
-        places = self.places({**self.owed, **offsets}) if offsets else []
-        return GroupOffsets(places, consumer.consumer_group_metadata())
 
     def raise_if_refused(self, group: str) -> None:
         """Raise what no asking again will mend.

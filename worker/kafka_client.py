@@ -68,6 +68,16 @@ HEALS = frozenset(
     )
 )
 
+# What is said of a partition or an offset that may be told later.
+PASSING = HEALS | {
+    KafkaError._NOENT,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+
 
 class _BrokerState(msgspec.Struct):
     state: str

@@ -138,6 +138,7 @@ def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, 
     elif given["producer"].get("bootstrap.servers") != given["consumer"]["bootstrap.servers"]:
         problems.append("KAFKA_BOOTSTRAP_SERVERS: both clients must use one cluster")
     problems += _not_whole(given["consumer"], "max.poll.interval.ms")
+    problems += _not_whole(given["consumer"], "session.timeout.ms")
     problems += _unfit_for_the_group(given["consumer"])
     consumer: Properties = {**_CONSUMER_DEFAULTS, **given["consumer"], **_CONSUMER_FIXED}
     if consumer.get("group.protocol", "classic") == "classic":

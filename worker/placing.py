@@ -18,7 +18,7 @@ from worker.committer import Committer
 from worker.hold import Hold, Holds
 from worker.metrics import Metrics
 from worker.positions import Positions, Topic
-from worker.starts import Note, Place, Start
+from worker.starts import Start
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Placing:
         holds: Holds,
         *,
         jump_gaps: bool,
+        in_transactions: bool,
     ) -> None:
         self.consumer = consumer
         self._topic = topic
@@ -48,9 +49,9 @@ class Placing:
         self._metrics = metrics
         self._holds = holds
         self._jump_gaps = jump_gaps
-        self._started_at: float | None = (
-            time.monotonic()
-        )  # None once we have said what we wait for.
+        self._in_transactions = in_transactions
+        # None once we have said what we wait for.
+        self._started_at: float | None = time.monotonic()
 
     def place(self) -> bool:
         """Begin in the partitions whose starts have become known; return whether the consumer is
@@ -70,24 +71,8 @@ class Placing:
                 return False
             case Topic.GONE if self._positions.topic_id is not None:
                 self._topic_is_gone()
-        starts = self._positions.answers(self.consumer)
-        for partition, start in starts.items():
-            if start.gap:
-                self._gap(partition, start)
-            try:
-                self._begin(partition, start)
-            except KafkaException as error:  # Its fetcher is not up yet.
-                log.debug("Partition %d cannot begin yet: %s", partition, error)
-                self._positions.ask([partition])
-        if starts.keys() & self._ours.numbers.keys():
-            log.info("Beginning: %s.", _by_why(starts))
+        self._begin_all(self._positions.answers(self.consumer, self._ours.positions))
         return True
-
-    def next_is_not_there(self, partition: int) -> None:
-        """The record after the last one that we read is gone; what was read still counts."""
-        offset = self._ours.positions.get(partition)
-        here = Note.read(self._positions.note())
-        self._positions.ask([partition], None if offset is None else Place(offset, here))
 
     def say_what_we_wait_for(self) -> None:
         """Tell once, when nothing has come for a while after the start."""
@@ -106,23 +91,49 @@ class Placing:
                 "not answer, or the transaction of a worker that died is not ended yet."
             )
 
-    def _begin(self, partition: int, start: Start) -> None:
-        place = TopicPartition(self._topic, partition, start.offset)
-        if start.gap or partition in self._ours.numbers:  # Its fetcher may have ended.
-            self.consumer.incremental_unassign([place])
-            self.consumer.incremental_assign([place])
-        else:
-            self.consumer.seek(place)
-        if partition in self._ours.numbers:  # A gap in mid-run.
-            self._ours.move(partition, start.offset)
-        else:
-            self._ours.begin(partition, start.offset)
-            if start.why != "committed":
-                # Where nothing arrives, the next start would be another one.
-                self._committer.commit(self.consumer, {partition: start.offset})
+    def _begin_all(self, starts: dict[int, Start]) -> None:
+        for partition, start in starts.items():
+            if start.gap:
+                self._gap(partition, start)
+        begun = {p: start for p, start in starts.items() if self._is_committed(p, start)}
+        if not begun:
+            return
+        places = {p: TopicPartition(self._topic, p, start.offset) for p, start in begun.items()}
+        # A fetcher that met a gap has ended, and must be made anew. All in one pair of calls: in a
+        # rebalance, librdkafka takes each pair for an answer to it.
+        again = self._ours.fetched & places.keys()
+        try:
+            if again:
+                self.consumer.incremental_unassign([places[partition] for partition in again])
+            self.consumer.incremental_assign([*places.values()])
+        except KafkaException as error:
+            log.warning("Partitions %s cannot begin yet: %s", sorted(places), error)
+            self._ours.fetched -= again
+            self._positions.ask(places)
+            return
         # librdkafka remembers a pause across assignments: a partition that went while we kept
         # alive comes back paused, and would stay so for ever.
-        self.consumer.resume([place])
+        self.consumer.resume([*places.values()])
+        for partition, start in begun.items():
+            if partition in self._ours.numbers:
+                self._ours.move(partition, start.offset)
+            else:
+                self._ours.begin(partition, start.offset)
+        log.info("Beginning: %s.", _by_why(begun))
+
+    def _is_committed(self, partition: int, start: Start) -> bool:
+        """Have a new start committed: where nothing arrives, the next one would be another.
+
+        In transactions nothing is read before it is: it could arrive after one, and take the
+        group back.
+        """
+        if partition in self._ours.numbers or start.why == "committed":
+            return True
+        self._committer.commit(self.consumer, {partition: start.offset})
+        if self._in_transactions:
+            self._committer.forget([partition])
+            self._positions.ask([partition])
+        return not self._in_transactions
 
     def _gap(self, partition: int, start: Start) -> None:
         what = f"Partition {partition} of {self._topic}: {start.gap}. Records are lost"
@@ -132,7 +143,8 @@ class Placing:
                 f"{start.offset}, the first that is there, start with ODRADEK_ON_GAP=jump, or "
                 "move the group's offsets"
             )
-        log.error("%s: at least %d. Going on at %d.", what, start.lost_records, start.offset)
+        many = f"at least {start.lost_records}" if start.lost_records else "nobody knows how many"
+        log.error("%s: %s. Going on at %d.", what, many, start.offset)
         self._metrics.gap(start.lost_records)
 
     def _topic_is_gone(self) -> None:

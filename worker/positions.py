@@ -1,19 +1,19 @@
 """Asks the broker where partitions begin, and whether the topic is still the same one.
 
-A partition that is assigned stays paused until its start is known: the group's committed offset,
+A partition that is assigned is not fetched until its start is known: the group's committed offset,
 what the partition holds, and which topic it belongs to. Nothing waits for that longer than a
 moment: a broker that is away, and offsets that an open transaction holds back, are asked for again
 and again, while the other partitions are read. The rules themselves are in `worker.starts`.
 
-The consumer itself is asked, and for the topic's id an admin client that is new each time: with
-one that outlives a broker (librdkafka 2.16), the offsets of a group never came again after that
-broker was killed and restarted, and the client once aborted the process.
+The consumer is asked for the group's offsets, and for the rest an admin client that is new each
+time: with one that outlives a broker (librdkafka 2.16), the offsets of a group never came again
+after that broker was killed and restarted, and the client once aborted the process.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from enum import Enum, auto
@@ -23,7 +23,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollectio
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import OutsideError
-from worker.kafka_client import HEALS, outside_error
+from worker.kafka_client import PASSING, outside_error
+from worker.ranges import Ranges
 from worker.starts import Note, OutOfRange, Place, Range, Start, StartRules, start_of
 
 # How long one question may take: at first, and after it was in vain; and the pause after that.
@@ -33,14 +34,6 @@ SAME_TOPIC_S, AGAIN_S = 5.0, 0.2  # A look costs 1.4 ms of CPU.
 GONE_AFTER_S = 2.0  # A broker that has just started may not know all topics yet.
 # An end that lies before our place must be seen so often: a new leader may be behind for a moment.
 SUSPICIONS = 3
-_PASSING = HEALS | {
-    KafkaError.UNSTABLE_OFFSET_COMMIT,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._NOENT,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-}
 
 
 class Topic(Enum):
@@ -72,7 +65,9 @@ class Positions:
         self._group = group
         self._rules = rules
         self._partitions: list[int] = []  # Of the topic.
-        self._wanted: dict[int, Place | None] = {}  # And the place reached, where we know better.
+        self._wanted: list[int] = []
+        self._ranges: Ranges | None = None
+        self._old_group: bool | None = None  # Whether it has any commit; asked once a round.
         self._look: _Look | None = None
         self._look_at = 0.0
         self._seen_at = 0.0  # When the look began that has shown what we know.
@@ -82,16 +77,16 @@ class Positions:
         self._ask_s = ASK_S
         self._suspicions: dict[int, int] = {}
 
-    def ask(self, partitions: Iterable[int], reached: Place | None = None) -> None:
-        """Ask where these begin; from `reached` on, if we know better than the group's commit."""
-        for partition in partitions:
-            self._wanted[partition] = reached
+    def ask(self, partitions: Iterable[int]) -> None:
+        """Ask where these begin."""
+        self._wanted += [p for p in partitions if p not in self._wanted]
         self._ask_at = 0.0
 
     def forget(self, partitions: Iterable[int]) -> None:
         """No longer ask for these."""
-        for partition in partitions:
-            self._wanted.pop(partition, None)
+        gone = set(partitions)
+        self._wanted = [p for p in self._wanted if p not in gone]
+        for partition in gone:
             self._suspicions.pop(partition, None)
             self._doubts.pop(partition, None)
 
@@ -138,44 +133,62 @@ class Positions:
         self._former_id = before
         return Topic.ANOTHER
 
-    def answers(self, consumer: Consumer) -> dict[int, Start]:
-        """Return the starts that have become known.
+    def answers(self, consumer: Consumer, positions: Mapping[int, int]) -> dict[int, Start]:
+        """Return the starts that have become known; one in `positions` goes on from there.
 
         Raises:
             OutsideError: they cannot be had, or the rules refuse them.
         """
-        now = time.monotonic()
-        if not self._wanted or self.topic_id is None or now < self._ask_at:
+        if not self._wanted or self.topic_id is None:
             return {}
-        # One that a transaction holds back would hold back all: after a failure, one by one.
-        alone = self._ask_s > ASK_S
-        asked = [*self._wanted][:1] if alone else [*self._wanted]
+        if self._ranges is None:
+            if time.monotonic() >= self._ask_at:
+                admin, time_ms = self._make_admin(), self._rules.from_time_ms
+                self._ranges = Ranges(admin, self._topic, self._wanted, time_ms)
+            return {}
+        if not self._ranges.are_told():
+            return {}
+        ranges, self._ranges = self._ranges, None
+        self._ask_at = time.monotonic() + AGAIN_S
+        self._old_group = None
         try:
-            committed = self._committed(consumer, asked)
-            held = {partition: self._held(consumer, partition) for partition in asked}
-            known = {p: self._start(consumer, p, committed[p], held[p]) for p in asked}
+            return self._starts(consumer, ranges.held(self.topic_id), positions)
         except KafkaException as error:
-            if error.args[0].code() not in _PASSING:
+            if error.args[0].code() not in PASSING:
                 raise outside_error(
                     f"the offsets of group {self._group} in {self._topic} cannot be read", error
                 ) from None
-            for partition in asked:  # To the end of the queue.
-                self._wanted[partition] = self._wanted.pop(partition)
             self._ask_s = min(ASK_MAX_S, 2 * self._ask_s)
             self._ask_at = time.monotonic() + PAUSE_S
+            self._wanted.append(self._wanted.pop(0))  # Another one first, next time.
             return {}
+
+    def _starts(
+        self, consumer: Consumer, held: Mapping[int, Range], positions: Mapping[int, int]
+    ) -> dict[int, Start]:
+        """Return what follows from what is known. Raises KafkaException."""
+        asked = [partition for partition in self._wanted if partition in held]
+        if self._ask_s > ASK_S:
+            # One that a transaction holds back would hold back all: after a failure, one by one.
+            asked = asked[:1]
+        here = Note(self.topic_id, self._rules.mark)
+        reached: dict[int, Place | None] = {
+            p: Place(positions[p], here) for p in asked if p in positions
+        }
+        reached |= self._committed(consumer, [p for p in asked if p not in positions])
+        starts: dict[int, Start] = {}
+        for partition in asked:
+            start = self._start(consumer, partition, reached[partition], held[partition])
+            if start is not None:
+                starts[partition] = start
         self._ask_s = ASK_S
-        starts = {partition: start for partition, start in known.items() if start is not None}
-        for partition in starts:
-            del self._wanted[partition]
-        self._ask_at = 0.0 if starts else time.monotonic() + AGAIN_S
+        self._wanted = [partition for partition in self._wanted if partition not in starts]
         return starts
 
     def _start(
-        self, consumer: Consumer, partition: int, committed: Place | None, held: Range
+        self, consumer: Consumer, partition: int, reached: Place | None, held: Range
     ) -> Start | None:
         """Return where a partition begins; None if that must be asked again."""
-        reached = self._wanted[partition] or committed
         rules = self._rules
         if reached is None and self._former_id is not None:
             # Kafka forgets a group's offsets with the topic that they are about.
@@ -209,12 +222,16 @@ class Positions:
         return False
 
     def _is_old_group(self, consumer: Consumer) -> bool:
-        return any(self._committed(consumer, self._partitions).values())
+        if self._old_group is None:
+            self._old_group = any(self._committed(consumer, self._partitions).values())
+        return self._old_group
 
     def _committed(
-        self, consumer: Consumer, partitions: Iterable[int]
+        self, consumer: Consumer, partitions: Collection[int]
     ) -> Mapping[int, Place | None]:
         """Return the group's places; None where it has none. Raises KafkaException."""
+        if not partitions:
+            return {}
         places = [TopicPartition(self._topic, partition) for partition in partitions]
         committed = consumer.committed(places, timeout=self._ask_s)
         for place in committed:
@@ -226,16 +243,3 @@ class Positions:
             else None
             for place in committed
         }
-
-    def _held(self, consumer: Consumer, partition: int) -> Range:
-        """Return what a partition holds. Raises KafkaException."""
-        place = TopicPartition(self._topic, partition)
-        low, high = consumer.get_watermark_offsets(place, timeout=self._ask_s, cached=False)
-        from_time = None
-        if self._rules.from_time_ms is not None:
-            place = TopicPartition(self._topic, partition, self._rules.from_time_ms)
-            (found,) = consumer.offsets_for_times([place], timeout=self._ask_s)
-            if found.error is not None:
-                raise KafkaException(found.error)
-            from_time = found.offset if found.offset >= 0 else None
-        return Range(low, high, self.topic_id or "", from_time)

@@ -215,6 +215,8 @@ class Worker:
                     self._in_flight = None
                     if settled is Settled.DONE:
                         self._metrics.acknowledged(waiting.tally, self._clocks.epoch())
+                        if self._breaker is not None:
+                            self._breaker.count(waiting.tally)
                     return settled is Settled.DONE
                 now = self._clocks.monotonic()
                 self._health.beat(now)
@@ -227,7 +229,7 @@ class Worker:
     def _settle_before_revoke(self, limit_s: float) -> None:
         # What is held would only make the others wait.
         limit_s = 0.0 if self._holds else limit_s
-        if not self._settle(self._clocks.monotonic() + limit_s):
+        if not self._settle(self._clocks.monotonic() + limit_s) and self._in_flight is not None:
             log.warning(
                 "Partitions are revoked with outputs unacknowledged after %.0f s. Their offsets "
                 "are not committed; the next owner reads those records again.",
@@ -238,6 +240,7 @@ class Worker:
         """Judge a turn before it is written; with nothing in flight."""
         if self._breaker is None or (why := self._breaker.opens_at(tally)) is None:
             return False
+        self._breaker.forget()
         self._source.rewind()
         self._model_at_hold = model.digest
         records = turn.records

@@ -6,7 +6,7 @@ The rules of ownership:
   its ownership: in a cooperative group it accepts a commit for a partition that has moved to
   another member, and wrecks that member's place. So nothing is committed, and no record is handed
   out, under a number that is no longer the partition's.
-- Assigned: the partition is paused until its start is known, which nothing waits for.
+- Assigned: the partition is fetched once its start is known, which nothing waits for.
 - Revoked: the turn in flight is settled and committed first, within a bound; then the number goes.
 - Lost: the number goes at once, and nothing is committed.
 - A callback can run inside a read that already holds records of the partition that it takes
@@ -20,7 +20,6 @@ from collections.abc import Callable, Collection
 from typing import cast
 
 from confluent_kafka import (
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -28,7 +27,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from schemas.errors import OutsideError
 from worker.assignments import Assignments
+from worker.background import Call
 from worker.committer import Committer, GroupOffsets
 from worker.hold import Holds
 from worker.kafka_client import (
@@ -69,8 +70,7 @@ class KafkaSource:
         jump_gaps: bool = False,
         in_transactions: bool = False,
     ) -> None:
-        self._topic = topic
-        self._group = properties["group.id"]
+        self._topic, self._group = topic, properties["group.id"]
         self._batch_max = batch_max
         self._positions = positions
         self._watch = watch
@@ -83,9 +83,8 @@ class KafkaSource:
         self._ours = Assignments()
         self.lags = Lags(topic, self._ours.positions, watch)
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
-        self._paused = False
-        self._closing = False
-        self._committer = Committer(topic, metrics, positions.note, in_transactions=in_transactions)
+        self._paused = self._closing = False
+        self._committer = Committer(topic, metrics, positions.note)
         self._properties: Properties = {
             **properties,
             "error_cb": watch.on_error,
@@ -102,6 +101,7 @@ class KafkaSource:
             metrics,
             holds,
             jump_gaps=jump_gaps,
+            in_transactions=in_transactions,
         )
 
     def start(self, settle: Callable[[float], None]) -> None:
@@ -150,12 +150,11 @@ class KafkaSource:
             self._committer.commit(self._consumer, offsets)
 
     def transaction_offsets(self, turn: Turn) -> GroupOffsets:
-        return self._committer.in_a_transaction(self._consumer, turn.offsets)
+        places = self._committer.places(turn.offsets)
+        return GroupOffsets(places, self._consumer.consumer_group_metadata())
 
     def done(self, turn: Turn) -> None:
         self._ours.finish(turn)
-        if turn.offsets:
-            self._committer.owed.clear()  # The transaction had it all.
         self._metrics.committed("ok")
 
     def rewind(self) -> None:
@@ -188,8 +187,10 @@ class KafkaSource:
         outdated: the old client would never read it.
         """
         self._closing = True  # Nothing of the old topic is settled or committed.
-        self._consumer.close()
+        if not Call(self._consumer.close).wait(self._settle_limit_s):
+            raise OutsideError(f"the client of the old topic {self._topic} hangs; stopping")
         self._closing = self._paused = False
+        self._ours.give_up(set(self._ours.owned))
         self._held = []
         self._consumer = self._placing.consumer = make_client(Consumer, self._properties)
         self.start(self._settle)
@@ -215,7 +216,7 @@ class KafkaSource:
 
     def _deal_with(self, error: KafkaError, partition: int | None) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
-            self._placing.next_is_not_there(partition)
+            self._positions.ask([partition])  # What is next is not there.
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and self._ours.owned:
             self._positions.look_soon()  # Is it gone?
         else:
@@ -258,10 +259,10 @@ class KafkaSource:
         if self._closing:
             return
         self._metrics.rebalanced("assigned")
-        for place in partitions:
-            place.offset = OFFSET_END
-        consumer.incremental_assign(partitions)
-        consumer.pause(partitions)
+        # Fetched once its start is known (`worker.placing`). Beginning anywhere and seeking later
+        # is no way: librdkafka asks again for a logical offset that the seek has overtaken, and
+        # its answer skips records.
+        consumer.incremental_assign([])
         self._ours.assign(_list(partitions))
         self._positions.ask(_list(partitions))
         log.info("Assigned partitions %s; having %s.", _list(partitions), sorted(self._ours.owned))
@@ -271,8 +272,8 @@ class KafkaSource:
         self._metrics.rebalanced("revoked")
         if not self._closing:
             self._settle(self._settle_limit_s)
-            # In a callback the commits must have ended before the partitions go.
-            self._committer.confirm(consumer, _list(partitions), REVOKE_COMMIT_LIMIT_S)
+        # In a callback the commits must have ended before the partitions go.
+        self._committer.confirm(consumer, _list(partitions), REVOKE_COMMIT_LIMIT_S)
         self._give_up(consumer, partitions)
         log.info("Revoked partitions %s; having %s.", _list(partitions), sorted(self._ours.owned))
 
@@ -287,11 +288,12 @@ class KafkaSource:
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = _list(partitions)
+        fetched = [place for place in partitions if place.partition in self._ours.fetched]
         self._ours.give_up(gone)
         self._positions.forget(gone)
         self._committer.forget(gone)
         self._held = [record for record in self._held if record.partition() not in gone]
-        consumer.incremental_unassign(partitions)
+        consumer.incremental_unassign(fetched)
 
 
 def _list(partitions: list[TopicPartition]) -> list[int]:

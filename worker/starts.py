@@ -10,6 +10,7 @@ it followed, so that `ODRADEK_FROM_TIME` is heeded once and not again at each re
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+
+MARK_CHARS_MAX = 200
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +74,10 @@ class StartRules:
         if self.from_time_ms is not None:
             return f"time {self.from_time_ms}"
         offsets = sorted(self.from_offsets.items(), key=lambda item: (item[0] or -1, item[1]))
-        return f"offsets {offsets}" if offsets else None
+        text = f"offsets {offsets}"
+        if len(text) > MARK_CHARS_MAX:  # Kafka takes 4,096 bytes beside an offset.
+            text = f"offsets {hashlib.sha256(text.encode()).hexdigest()}"
+        return text if offsets else None
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def epoch_ms(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    if text.isdecimal():
+    if text.isdecimal() and int(text) < 2**63:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)

@@ -4,10 +4,9 @@ One transactional producer a process. Its id is the group's and the static membe
 is one, so that a restarted worker ends the transaction that its predecessor left open; else it is
 new each time, and the broker ends what a dead worker left after `transaction.timeout.ms`.
 
-A refused output aborts the transaction. If it was too large, the turn is written again in chunks,
-since a broker refuses whole batches: smaller ones each time, until one output alone is refused.
-From then on whatever is as large is written in a smaller form at once. If it was refused for
-anything else, the worker holds and the turn is tried again later.
+A refused output aborts the transaction. If it was too large, the turn is written again with more
+care (`worker.size_limits`); if it was refused for anything else, the worker holds and the turn is
+tried again later.
 """
 
 from __future__ import annotations
@@ -28,21 +27,23 @@ from worker.delivery import MustAbort
 from worker.hold import Hold, Holds
 from worker.kafka_client import BrokerWatch, Properties, make_client, outside_error
 from worker.metrics import Metrics
-from worker.outputs import TOO_LARGE, Form, Output, Refused, hand_over, hand_over_one
+from worker.outputs import TOO_LARGE, Refused
 from worker.service import SLICE_S
 from worker.sink import RETRY_S, Topics, refusal_text
-from worker.turn import Outgoing, Outputs
+from worker.size_limits import SizeLimits
+from worker.turn import Outputs
 
 log = logging.getLogger(__name__)
 
 # Offsets take two round trips. A coordinator that dies makes the client try again, and, when it
 # comes back at the wrong moment, wait for ever without heeding its time limit (librdkafka 2.16).
 OFFSETS_S, OFFSETS_GIVEN_UP_S = 3.0, 4.0
-# After a refusal for size: the bytes of the first chunks, and how much smaller the next are.
-CHUNK_BYTES, CHUNK_SHRINK = 64 * 1024, 8
-CHUNK_S = 5.0
+# The broker was away for longer than the transaction; nothing is wrong with the output.
+_OUTLASTED = (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 
+# An abort that outlasts this will never end, also seen with 2.16: after messages that timed out.
+ABORT_GIVEN_UP_S = 10.0
 _abandoned: list[Producer] = []  # To end one that hangs would hang as well.
 
 
@@ -71,23 +72,27 @@ class TransactionalSink:
         """
         self.committing = False
         self._topics = topics
-        self._shrink = topics.shrink()
         self._new_id = new_id
         self._watch = watch
         self._metrics = metrics
         self._holds = holds
-        self._start_timeout_s = start_timeout_s
         self._properties: Properties = {**properties, "error_cb": self._on_error}
         self._refused: list[Refused] = []
-        self._too_large: dict[str, int] = {}  # Topic -> the smallest size that it refused.
-        self._chunk_bytes: int | None = None  # None: the client makes its batches as it likes.
+        self._limits = SizeLimits(topics.shrink(), metrics)
         self._retry_at = 0.0
+        self._aborting_since: float | None = None
         self._open = False  # Whether a transaction is.
         self._sending: Call | None = None
         self._given_up_at = 0.0
+        self._aborts_in_a_row = 0
         self._broken: KafkaError | None = None  # The client is of no use any more.
         self._id = ""
-        self._producer = self._connected()
+        self._connected = False
+        self._producer = self._new_producer()
+        deadline = time.monotonic() + start_timeout_s
+        while not self._connect(SLICE_S * 10):
+            if time.monotonic() > deadline:
+                raise self._refused_id(KafkaError(KafkaError._TIMED_OUT))
 
     def write(self, outputs: Outputs) -> None:
         try:
@@ -98,10 +103,7 @@ class TransactionalSink:
         self._open = True
         topics = (self._topics.output, self._topics.dead_letter)
         for topic, outgoing in zip(topics, (outputs.scores, outputs.dead_letters), strict=True):
-            if self._chunk_bytes is not None or topic in self._too_large:
-                self._write_with_care(topic, outgoing)
-            else:
-                hand_over(self._producer, topic, outgoing, self._refused.append)
+            self._limits.hand_over(self._producer, topic, outgoing, self._refused.append)
 
     def commit(self, offsets: object, wait_s: float) -> bool:
         if self._broken is not None:
@@ -118,7 +120,8 @@ class TransactionalSink:
         except KafkaException as exception:
             return self._deal_with(exception.args[0])
         self.committing = self._open = False
-        self._chunk_bytes = None
+        self._limits.forget_chunks()
+        self._aborts_in_a_row = 0
         self._holds.end(Hold.OUTPUT, "the outputs are taken again.")
         return True
 
@@ -158,20 +161,30 @@ class TransactionalSink:
         try:
             if self._broken is not None:
                 self._begin_anew(self._broken)
-            elif self._open:
+            if not self._connected and not self._connect(wait_s):
+                return False
+            if self._open:
                 self._producer.abort_transaction(wait_s)
         except KafkaException as exception:
             error = exception.args[0]
-            if error.fatal():
+            if error.fatal() or self._abort_hangs():
                 self._broken = error
             elif not error.retriable() and not error.txn_requires_abort():
                 raise outside_error("a transaction cannot be aborted", error) from None
             return False
-        self._open = False
+        self._open, self._aborting_since = False, None
         if time.monotonic() < self._retry_at:
             self._producer.poll(wait_s)
             return False
         self._refused.clear()
+        return True
+
+    def _abort_hangs(self) -> bool:
+        if self._aborting_since is None:
+            self._aborting_since = time.monotonic()
+        if time.monotonic() - self._aborting_since < ABORT_GIVEN_UP_S:
+            return False
+        _abandoned.append(self._producer)
         return True
 
     def idle(self) -> None:
@@ -180,31 +193,45 @@ class TransactionalSink:
 
     def close(self) -> None:
         """Leave nothing open, so that our successor need not wait for a time-out."""
-        if self._open and self._broken is None:
+        if self.committing:
+            log.warning(
+                "Whether the last transaction is committed is not known; its turn counts "
+                "once in either case."
+            )
+        elif self._open and self._broken is None:
             try:
                 self._producer.purge()
                 self._producer.abort_transaction(SLICE_S * 10)
             except KafkaException as exception:
                 log.warning("The open transaction is left to its time-out: %s", exception)
 
-    def _connected(self) -> Producer:
+    def _new_producer(self) -> Producer:
         self._id = self._new_id()
-        producer = make_client(Producer, {**self._properties, "transactional.id": self._id})
-        deadline = time.monotonic() + self._start_timeout_s
-        while True:
-            try:
-                producer.init_transactions(SLICE_S * 10)
-                break
-            except KafkaException as exception:
-                self._watch.raise_if_refused()
-                error = exception.args[0]
-                if not error.retriable() or time.monotonic() > deadline:
-                    raise outside_error(
-                        f"transactional id {self._id} cannot be had; not starting. Check that "
-                        "this user may write to that transactional id",
-                        error,
-                    ) from None
-        return producer
+        self._connected = False
+        return make_client(Producer, {**self._properties, "transactional.id": self._id})
+
+    def _connect(self, wait_s: float) -> bool:
+        """Return whether the broker grants our id; wait about `wait_s`. May be called again.
+
+        Raises:
+            OutsideError: it refuses.
+        """
+        self._watch.raise_if_refused()
+        try:
+            self._producer.init_transactions(wait_s)
+        except KafkaException as exception:
+            if exception.args[0].retriable():
+                return False
+            raise self._refused_id(exception) from None
+        self._connected = True
+        return True
+
+    def _refused_id(self, why: KafkaException | KafkaError) -> OutsideError:
+        return outside_error(
+            f"transactional id {self._id} cannot be had. Check that a broker answers, and that "
+            "this user may write to that transactional id",
+            why,
+        )
 
     def _begin_anew(self, error: KafkaError) -> None:
         """Take a new producer where nobody else can have ours: it only outlasted its time-out.
@@ -219,8 +246,8 @@ class TransactionalSink:
                 "in hand counts. Each worker needs a group.instance.id of its own"
             )
         log.warning("The producer is of no use any more: %s. Taking a new one.", error.str())
-        self._producer = self._connected()
-        self._broken = None
+        self._producer = self._new_producer()
+        self._broken, self._open, self._aborting_since = None, False, None
 
     def _deal_with(self, error: KafkaError) -> bool:
         """Return False where the same call is to be made again.
@@ -234,55 +261,30 @@ class TransactionalSink:
             self._broken = error
         elif error.retriable():
             return False
+        self._metrics.committed("failed")
         log.warning("A transaction is aborted, and its turn done again: %s.", error.str())
+        # What is wrong may last: not too soon, and less and less often.
+        self._aborts_in_a_row += 1
+        pause_s = min(RETRY_S, 0.1 * 2**self._aborts_in_a_row)
+        self._retry_at = time.monotonic() + pause_s
         raise MustAbort
 
     def _raise_if_refused(self) -> None:
         """Have the transaction aborted if an output was refused, and see to the next try."""
         if not self._refused:
             return
-        refused = self._refused[0]
-        if refused.error.code() != TOO_LARGE:
-            self._hold(refused)
-        elif len(self._refused) == 1:
-            self._note_too_large(refused)  # It had a batch of its own.
-        else:
-            chunk = self._chunk_bytes
-            self._chunk_bytes = CHUNK_BYTES if chunk is None else chunk // CHUNK_SHRINK
+        # What follows a refusal is purged, and what has waited too long says nothing of itself.
+        told = [refused for refused in self._refused if refused.error.code() not in _OUTLASTED]
+        too_large = [refused for refused in told if refused.error.code() == TOO_LARGE]
+        if not told:
+            log.warning("Outputs outlasted their transaction: no broker took them in time.")
+        elif not too_large or not self._limits.note(too_large):
+            self._hold(told[0])
         raise MustAbort
-
-    def _note_too_large(self, refused: Refused) -> None:
-        topic, size = refused.output.topic, refused.output.bytes()
-        if topic not in self._shrink or size >= self._too_large.get(topic, size + 1):
-            self._hold(refused)  # It was in its smallest form.
-            return
-        self._too_large[topic] = size
-        self._metrics.truncated(1)
-        log.warning("An output is too large for %s; it is written in a smaller form.", topic)
 
     def _hold(self, refused: Refused) -> None:
         self._holds.begin(Hold.OUTPUT, refusal_text(refused))
         self._retry_at = time.monotonic() + RETRY_S
-
-    def _write_with_care(self, topic: str, outgoing: Outgoing) -> None:
-        headers = outgoing.headers or [[] for _ in outgoing.values]
-        waiting = 0
-        for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
-            output = self._as_small_as_it_must(Output(topic, *record))
-            if self._chunk_bytes is not None and waiting + output.bytes() > self._chunk_bytes:
-                self._producer.flush(CHUNK_S)
-                waiting = 0
-            if self._refused:
-                return
-            hand_over_one(self._producer, output, self._refused.append)
-            waiting += output.bytes()
-
-    def _as_small_as_it_must(self, output: Output) -> Output:
-        limit = self._too_large.get(output.topic)
-        for form in (Form.SMALLER, Form.SMALLEST):
-            if limit is not None and output.bytes() >= limit:
-                output = self._shrink[output.topic](output, form)
-        return output
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -69,7 +69,8 @@ def models(settings: Settings, path: Path, metrics: Metrics) -> ModelSlot:
 
 def connected(settings: Settings, kafka: ClientProperties, health: Health) -> Connected:
     """Wait for a broker with our topics."""
-    watch = BrokerWatch(health)
+    is_classic = kafka.consumer.get("group.protocol", "classic") == "classic"
+    watch = BrokerWatch(health, classic_group=is_classic)
     admin = make_admin(kafka.consumer, watch)
     batch_bytes = wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
     return Connected(with_batch_bytes(kafka, batch_bytes), admin, watch)

@@ -122,7 +122,7 @@ class MemoryRig:
 
 
 class KafkaRig:
-    def __init__(self, kafka, stack: ExitStack) -> None:
+    def __init__(self, kafka, stack: ExitStack, **variables: str) -> None:
         self._kafka = kafka
         self._stack = stack
         self._servers = {"bootstrap.servers": kafka.bootstrap_servers}
@@ -132,6 +132,7 @@ class KafkaRig:
                 "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
                 # A missing topic is told after 30 s else.
                 "KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS": "1000",
+                **variables,
             }
         )
         assert not problems

@@ -34,6 +34,7 @@ class Ledger:
     _answered_to: dict[int, float] = field(default_factory=dict)
     _committed: dict[int, int] = field(default_factory=dict)
     _steps_back: list[str] = field(default_factory=list)
+    _deletions: list[tuple[Mapping[int, int], Mapping[int, int]]] = field(default_factory=list)
 
     def enter_sent(self, number: int, position: Position, now: float) -> None:
         """Enter an event that the input topic holds; `now` is any clock, the same each time."""
@@ -41,9 +42,11 @@ class Ledger:
             return
         self.sent[number] = position
         self._numbers[position.partition, position.offset] = number
+        for ends, committed in self._deletions:  # It may be gone before it is heard of.
+            self._strike_out(number, ends, committed)
         if number in self._first:
             self._answered(position.partition, now)
-        else:
+        elif number not in self.destroyed:
             self._waiting[number] = now
         for output in self._nameless.pop((position.partition, position.offset), ()):
             self.enter_output(output)
@@ -78,18 +81,15 @@ class Ledger:
 
     def enter_deletion(self, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
         """Records before `ends` are gone: those not yet committed were destroyed, not lost."""
-        for number, position in self.sent.items():
-            partition, offset, _ = position
-            if offset < ends.get(partition, 0):
-                self.deleted.add(number)
-            if committed.get(partition, 0) <= offset < ends.get(partition, 0):
-                self.destroyed.add(number)
-                self._waiting.pop(number, None)
+        self._deletions.append((ends, committed))
+        for number in self.sent:
+            self._strike_out(number, ends, committed)
 
     def enter_new_incarnation(self, committed: Mapping[int, int]) -> None:
         """The input topic was deleted and made again: positions begin anew."""
         everything = dict.fromkeys({place.partition for place in self.sent.values()}, 1 << 62)
         self.enter_deletion(everything, committed)
+        self._deletions.clear()
         self._committed.clear()
         self._numbers.clear()
         self._answered_to.clear()
@@ -143,6 +143,17 @@ class Ledger:
             repeats_by_blow=_by_name(of_blow),
             misses=tuple(misses),
         )
+
+    def _strike_out(
+        self, number: int, ends: Mapping[int, int], committed: Mapping[int, int]
+    ) -> None:
+        partition, offset, _ = self.sent[number]
+        if offset >= ends.get(partition, 0):
+            return
+        self.deleted.add(number)
+        if offset >= committed.get(partition, 0):
+            self.destroyed.add(number)
+            self._waiting.pop(number, None)
 
     def _answered(self, partition: int, sent_at: float) -> None:
         self._answered_to[partition] = max(self._answered_to.get(partition, sent_at), sent_at)

@@ -141,7 +141,7 @@ def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
     try:
         recovery_s = arena.recovery_s(well_at, NEVER_S)
     except TimeoutError as never:
-        recovery_s, trouble = NEVER_S, str(never)
+        recovery_s, trouble = NEVER_S, f"{trouble}; {never}" if trouble else str(never)
     expelled = arena.group.expulsions() - expelled_before
     for fault in faults:
         arena.dealt(

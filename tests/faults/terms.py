@@ -58,7 +58,8 @@ class Terms:
             "ODRADEK_DELIVERY": self.delivery,
             "ODRADEK_LOG_LEVEL": self.log_level,
             "KAFKA_RECONNECT_BACKOFF_MAX_MS": "250",
-            "KAFKA_SOCKET_TIMEOUT_MS": "5000",  # No longer than a transaction may last.
+            # No longer than a transaction may last.
+            "KAFKA_SOCKET_TIMEOUT_MS": str(int(self.transaction_timeout_s * 1000)),
             "KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": "1000",
         }
         if self.protocol == "consumer":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,12 @@ from tests.faults.terms import Terms
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
 SEED = 4
-STOPS = 4
-STALL_S = 6.0
+STOPS = 3
+STALL_S = 5.0
 # Recovery is measured by `make soak`; a shared machine that is busy may take its time here.
 PATIENCE = 4.0
-TERMS = Terms(workers=2)
+# Short sessions, for a short slice: a broker that starts slowly may expel workers by them.
+TERMS = Terms(workers=2, session_s=4.0, transaction_timeout_s=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +62,8 @@ def deal_all(site: Site, *names: str) -> None:
     assert balance.sent > 500
 
 
-def faults_of(*targets: str, destroys: bool = False) -> list[str]:
-    return [
-        name
-        for name, fault in BY_NAME.items()
-        if fault.target in targets and fault.destroys == destroys
-    ]
+def faults_of(*targets: str) -> list[str]:
+    return [name for name, fault in BY_NAME.items() if fault.target in targets]
 
 
 def test_workers_that_die_stop_freeze_and_join_lose_nothing(stage: Stage, tmp_path: Path):
@@ -77,23 +75,21 @@ def test_workers_that_die_stop_freeze_and_join_lose_nothing(stage: Stage, tmp_pa
 
 
 def test_brokers_networks_and_topics_that_fail_lose_nothing(stage: Stage, tmp_path: Path):
-    with a_site(stage, TERMS, tmp_path) as site:
+    """What a deletion destroys before it is read is counted, and everything else is answered.
+
+    A topic that is made again after its broker has restarted begins in an older epoch than it had.
+    """
+    with a_site(stage, TERMS, tmp_path, {"ODRADEK_ON_GAP": "jump"}) as site:
         deal_all(site, *faults_of("network", "broker", "topic"))
 
 
-def test_what_is_destroyed_unread_is_counted_and_nothing_else_is_lost(stage: Stage, tmp_path: Path):
-    with a_site(stage, TERMS, tmp_path, {"ODRADEK_ON_GAP": "jump"}) as site:
-        # A broker that has started again leads in a higher epoch than the topic that is made again.
-        deal_all(site, "broker: SIGKILL", *faults_of("topic", destroys=True))
-
-
 def test_the_newer_group_protocol_loses_nothing_either(stage: Stage, tmp_path: Path):
-    with a_site(stage, Terms(workers=2, protocol="consumer"), tmp_path) as site:
-        deal_all(site, "worker: SIGKILL", "worker: SIGTERM", "broker: restart")
+    with a_site(stage, replace(TERMS, protocol="consumer"), tmp_path) as site:
+        deal_all(site, "worker: SIGKILL", "worker: SIGTERM")
 
 
 def test_exactly_once_repeats_nothing_whatever_dies(stage: Stage, tmp_path: Path):
-    with a_site(stage, Terms(workers=2, delivery="exactly-once"), tmp_path) as site:
+    with a_site(stage, replace(TERMS, delivery="exactly-once"), tmp_path) as site:
         deal_all(site, "worker: SIGKILL", "worker: SIGTERM", "broker: SIGKILL", "network: cut")
 
 
@@ -104,7 +100,7 @@ def test_a_cluster_that_loses_one_of_three_brokers_loses_no_event(cluster: Clust
 
 
 def test_memory_stays_bounded_while_no_output_is_taken(cluster: Cluster, tmp_path: Path):
-    terms = Terms(workers=1, rate=800, session_s=10)
+    terms = replace(TERMS, workers=1, rate=800.0, session_s=10.0)
     curve, _, balance = stalled(cluster, terms, tmp_path, STALL_S, warm_s=1.0)
     print(curve.plot())
     assert curve.growth_mib < GROWTH_MIB_MAX

@@ -136,6 +136,17 @@ def test_what_is_deleted_unread_is_destroyed_and_what_was_committed_is_not():
     assert closed.misses[0].startswith("4 events lost: 0@20 (event 20), 0@21")
 
 
+def test_what_is_deleted_before_its_report_has_come_is_destroyed_too():
+    ledger = a_ledger()
+    ledger.enter_deletion({0: 22}, committed={0: 20})
+    for number in range(20, 23):
+        ledger.enter_sent(number, Position(0, number), now=3.0)
+    assert ledger.waiting == 1
+    closed = ledger.balance({0: 23}, {0: 23})
+    assert closed.destroyed == 2
+    assert closed.misses == ("1 events lost: 0@22 (event 22)",)
+
+
 def test_positions_begin_anew_when_the_topic_is_made_again():
     ledger = a_ledger()
     ledger.enter_sent(20, Position(0, 20), now=3.0)

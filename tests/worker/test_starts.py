@@ -170,7 +170,17 @@ def test_a_time_is_epoch_milliseconds_or_rfc_3339():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "-5", "1.5", "2026-01-01", "2026-01-01T06:00:00", "2026-13-01T00:00Z"]
+    "text",
+    [
+        "",
+        str(2**63),
+        "yesterday",
+        "-5",
+        "1.5",
+        "2026-01-01",
+        "2026-01-01T06:00:00",
+        "2026-13-01T00:00Z",
+    ],
 )
 def test_what_is_no_time_or_has_no_zone_is_refused(text):
     with pytest.raises(ValueError, match="wanted epoch milliseconds, or RFC 3339 such as"):
