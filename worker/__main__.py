@@ -105,7 +105,7 @@ def _worker(settings: WorkerSettings, broker: Connected, seen: Watched, slot: Mo
     source = kafka_source(settings, broker, seen, holds)
     return Worker(
         source,
-        delivery(settings, broker, source, Topics(*settings.writes), seen.metrics, holds),
+        delivery(settings, broker, source, Topics(*settings.writes), seen, holds),
         slot,
         scoring(seen.metrics, settings.top_features),
         seen.metrics,

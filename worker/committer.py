@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 AGAIN_S, CONFIRM_S = 0.05, 1.0
 # Nothing but a person can mend these.
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+# Another member answers for our partitions, and always will.
+_FENCED = (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED, KafkaError._FATAL)
 
 
 class GroupOffsets(NamedTuple):
@@ -112,6 +114,8 @@ class Committer:
         self._metrics.committed("failed" if failure else "ok")
         if failure and failure.code() in _REFUSED:
             self.refusal = failure
+        if failure and failure.code() in _FENCED:
+            self.owed.clear()
         if failure and not self._failing:
             log.warning(
                 "A commit failed: %s. It is asked for again; until one succeeds, a crash repeats "

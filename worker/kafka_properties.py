@@ -52,6 +52,10 @@ TRANSACTION_TIMEOUT_MS = 10_000
 _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
     "reconnect.backoff.max.ms": 1_000,
+    # The default forgets all brokers when none answers for a while, and with them what waits for
+    # one: the first network cut then hung a transaction for ever (librdkafka 2.16). The price: a
+    # cluster whose brokers all change their addresses at once needs a restart of the worker.
+    "metadata.recovery.strategy": "none",
 }
 # Lowering the queue thresholds without the backoff costs four fifths of the throughput: the
 # fetcher then sleeps a second each time that the queue is full.

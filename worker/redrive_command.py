@@ -96,7 +96,7 @@ def _worker(
     finite = FiniteSource(source, ends.ends, ends.reached, lambda: worker.stop())
     worker = Worker(
         finite,
-        delivery(settings, broker, source, topics, metrics, holds),
+        delivery(settings, broker, source, topics, seen, holds),
         slot,
         redriving(Wanted(settings.input_topic, settings.reasons), process, stubs.add),
         metrics,

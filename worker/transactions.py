@@ -42,8 +42,6 @@ OFFSETS_S, OFFSETS_GIVEN_UP_S = 3.0, 4.0
 _OUTLASTED = (KafkaError._MSG_TIMED_OUT, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
 
 
-# An abort that outlasts this will never end, also seen with 2.16: after messages that timed out.
-ABORT_GIVEN_UP_S = 10.0
 _abandoned: list[Producer] = []  # To end one that hangs would hang as well.
 
 
@@ -64,8 +62,11 @@ class TransactionalSink:
         metrics: Metrics,
         holds: Holds,
         start_timeout_s: float,
+        may_connect: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Connect, and end what a predecessor of the same id left open.
+        """Connect, and end what a predecessor of the same id left open; where `may_connect` does
+        not allow it yet, once it does. A static id's holder would be fenced by one whom the
+        group then refuses.
 
         Raises:
             OutsideError: the broker refuses, or does not answer in time.
@@ -80,7 +81,6 @@ class TransactionalSink:
         self._refused: list[Refused] = []
         self._limits = SizeLimits(topics.shrink(), metrics)
         self._retry_at = 0.0
-        self._aborting_since: float | None = None
         self._open = False  # Whether a transaction is.
         self._sending: Call | None = None
         self._given_up_at = 0.0
@@ -89,12 +89,14 @@ class TransactionalSink:
         self._id = ""
         self._connected = False
         self._producer = self._new_producer()
-        deadline = time.monotonic() + start_timeout_s
-        while not self._connect(SLICE_S * 10):
-            if time.monotonic() > deadline:
-                raise self._refused_id(KafkaError(KafkaError._TIMED_OUT))
+        self._may_connect = may_connect
+        self._start_timeout_s = start_timeout_s
+        if may_connect():
+            self._connect_now()
 
     def write(self, outputs: Outputs) -> None:
+        if not self._connected and self._broken is None:
+            self._connect_now()
         try:
             self._producer.begin_transaction()
         except KafkaException as exception:
@@ -167,28 +169,22 @@ class TransactionalSink:
                 self._producer.abort_transaction(wait_s)
         except KafkaException as exception:
             error = exception.args[0]
-            if error.fatal() or self._abort_hangs():
+            if error.fatal():
                 self._broken = error
             elif not error.retriable() and not error.txn_requires_abort():
                 raise outside_error("a transaction cannot be aborted", error) from None
             return False
-        self._open, self._aborting_since = False, None
+        self._open = False
         if time.monotonic() < self._retry_at:
             self._producer.poll(wait_s)
             return False
         self._refused.clear()
         return True
 
-    def _abort_hangs(self) -> bool:
-        if self._aborting_since is None:
-            self._aborting_since = time.monotonic()
-        if time.monotonic() - self._aborting_since < ABORT_GIVEN_UP_S:
-            return False
-        _abandoned.append(self._producer)
-        return True
-
     def idle(self) -> None:
         self._producer.poll(0)
+        if not self._connected and self._broken is None and self._may_connect():
+            self._connect(SLICE_S)
         self._watch.raise_if_refused()
 
     def close(self) -> None:
@@ -226,6 +222,12 @@ class TransactionalSink:
         self._connected = True
         return True
 
+    def _connect_now(self) -> None:
+        deadline = time.monotonic() + self._start_timeout_s
+        while not self._connect(SLICE_S * 10):
+            if time.monotonic() > deadline:
+                raise self._refused_id(KafkaError(KafkaError._TIMED_OUT))
+
     def _refused_id(self, why: KafkaException | KafkaError) -> OutsideError:
         return outside_error(
             f"transactional id {self._id} cannot be had. Check that a broker answers, and that "
@@ -247,7 +249,7 @@ class TransactionalSink:
             )
         log.warning("The producer is of no use any more: %s. Taking a new one.", error.str())
         self._producer = self._new_producer()
-        self._broken, self._open, self._aborting_since = None, False, None
+        self._broken, self._open = None, False
 
     def _deal_with(self, error: KafkaError) -> bool:
         """Return False where the same call is to be made again.

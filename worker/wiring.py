@@ -108,21 +108,22 @@ def delivery(
     broker: Connected,
     source: KafkaSource,
     topics: Topics,
-    metrics: Metrics,
+    seen: Watched,
     holds: Holds,
 ) -> Delivery:
     """Return the delivery that ODRADEK_DELIVERY promises."""
     kafka, _, watch = broker
     if settings.delivery == "at-least-once":
-        return AtLeastOnce(source, KafkaSink(kafka.producer, topics, watch, metrics, holds))
+        return AtLeastOnce(source, KafkaSink(kafka.producer, topics, watch, seen.metrics, holds))
     static_id = kafka.consumer.get("group.instance.id")
     sink = TransactionalSink(
         kafka.producer,
         topics,
         lambda: transactional_id(settings.group_id, static_id),
         watch,
-        metrics,
+        seen.metrics,
         holds,
         settings.start_timeout_s,
+        lambda: static_id is None or seen.health.joined,
     )
     return ExactlyOnce(source, sink)
