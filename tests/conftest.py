@@ -11,7 +11,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import settings
 
-from demo.broker import Broker, BrokerUnavailable
+from demo.broker import Broker
+from tests.components import or_skip
 from tests.end_to_end.stream import PARTITIONS, Stream
 
 # The machines of CI are shared: how long one example takes says nothing of ours.
@@ -39,15 +40,8 @@ def kafka() -> Iterator[Broker | GivenKafka]:
     if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield GivenKafka(given)
         return
-    try:
-        broker = Broker()
-        broker.start()
-    except BrokerUnavailable as unavailable:
-        if os.environ.get("CI"):
-            pytest.fail(f"no Kafka, and CI is set: {unavailable}")
-        pytest.skip(f"no Kafka here: {unavailable}")
-    yield broker
-    broker.close()
+    with or_skip(Broker) as broker:
+        yield broker
 
 
 @pytest.fixture

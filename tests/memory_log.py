@@ -18,14 +18,19 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from schemas.dead_letter import STUB_BYTES, DeadLetter, Headers
+from schemas.errors import OutsideError
 from schemas.score import decode_score, truncate_score
 from worker.assignments import Assignments
-from worker.delivery import DeliveryFailed, MustAbort
+from worker.delivery import MustAbort
 from worker.turn import Outgoing, Outputs, Records, Turn
 
 MESSAGE_BYTES_MAX = 1_048_588  # As Kafka's max.message.bytes.
 
 Position = tuple[int, int]  # Partition and offset in the source topic.
+
+
+class DeliveryFailed(OutsideError):
+    """The client failed for good: the simulation says so."""
 
 
 class Crash(BaseException):

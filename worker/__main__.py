@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from schemas.errors import EXIT_USER, OutsideError, SettingsError, did_you_mean, run_program
+from schemas.errors import EXIT_USER, SettingsError, did_you_mean, run_program
 from worker import logs, offline
 from worker.breaker import Breaker
 from worker.hold import Holds
@@ -88,14 +88,7 @@ def run(arguments: Sequence[str]) -> int:
         settings.dead_letter_topic,
         seen.http_port,
     )
-    signals.stop = worker.stop
-    try:
-        worker.run()
-    except OutsideError as error:
-        # Said now: leaving the group may take its time, or be cut.
-        log.error("Stopping: %s", error)
-        signals.cut_what_hangs()
-        raise
+    signals.live(worker)
     log.info("Stopped in order: nothing is left unsettled.")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 
@@ -11,6 +12,7 @@ class Call:
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.error: Exception | None = None
+        self.began = time.monotonic()
         self._call = call
         self._over = threading.Event()
         threading.Thread(target=self._run, name="call", daemon=True).start()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from schemas.errors import OutsideError
 from worker.service import Settled, Source
 from worker.turn import Outputs, Turn
 
@@ -80,10 +79,6 @@ class TransactionalSink(Protocol):
 
 class MustAbort(Exception):
     """The transaction cannot be committed; its turn must be done again."""
-
-
-class DeliveryFailed(OutsideError):
-    """An output cannot be delivered, and waiting will not help. Nothing after it is committed."""
 
 
 class AtLeastOnce:

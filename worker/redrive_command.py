@@ -8,7 +8,6 @@ import time
 from collections.abc import Collection, Sequence
 from typing import cast, get_args
 
-from schemas.errors import OutsideError
 from schemas.score import Source, Verdict
 from worker import logs
 from worker.ends import Ends
@@ -62,14 +61,8 @@ def redrive(arguments: Sequence[str]) -> int:
         *settings.writes,
         seen.http_port,
     )
-    signals.stop = worker.stop
     try:
-        worker.run()
-    except OutsideError as error:
-        # Said now: leaving the group may take its time, or be cut.
-        log.error("Stopping: %s", error)
-        signals.cut_what_hangs()
-        raise
+        signals.live(worker)
     finally:
         ends.close()
         sys.stdout.write(summary(settings, seen.metrics, stubs, ended=source.ended))

@@ -9,6 +9,9 @@ import signal
 from collections.abc import Callable
 from types import FrameType
 
+from schemas.errors import OutsideError
+from worker.service import Worker
+
 log = logging.getLogger(__name__)
 
 # Beyond the stop limit something hangs that has no limit of its own (a client's close).
@@ -28,6 +31,21 @@ class Signals:
         self._stopping = False
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
+
+    def live(self, worker: Worker) -> None:
+        """Run a worker until it is told to stop.
+
+        Raises:
+            OutsideError: it cannot go on.
+        """
+        self.stop = worker.stop
+        try:
+            worker.run()
+        except OutsideError as error:
+            # Said now: leaving the group may take its time, or be cut.
+            log.error("Stopping: %s", error)
+            self.cut_what_hangs()
+            raise
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self._stopping:

@@ -26,9 +26,6 @@ _SHARED = ("bootstrap.", "client.", "sasl.", "security.", "socket.", "ssl.")
 BATCH_SHARE = 0.9
 
 
-__all__ = ["AdminClient", "make_admin", "wait_for_topics", "with_batch_bytes"]
-
-
 def make_admin(properties: Properties, watch: BrokerWatch) -> AdminClient:
     """Return a client for questions, with the consumer's connection."""
     shared: Properties = {n: value for n, value in properties.items() if n.startswith(_SHARED)}

@@ -83,7 +83,6 @@ class TransactionalSink:
         self._retry_at = 0.0
         self._open = False  # Whether a transaction is.
         self._sending: Call | None = None
-        self._given_up_at = 0.0
         self._aborts_in_a_row = 0
         self._broken: KafkaError | None = None  # The client is of no use any more.
         self._id = ""
@@ -132,7 +131,6 @@ class TransactionalSink:
         if not offsets.places:
             return True
         if self._sending is None:
-            self._given_up_at = time.monotonic() + OFFSETS_GIVEN_UP_S
             send = partial(self._producer.send_offsets_to_transaction, *offsets, OFFSETS_S)
             self._sending = Call(send)
         return self._sending_is_over(self._sending, wait_s)
@@ -140,7 +138,7 @@ class TransactionalSink:
     def _sending_is_over(self, sending: Call, wait_s: float) -> bool:
         """Return whether the offsets are sent. Raises KafkaException where that failed."""
         if not sending.wait(wait_s):
-            if time.monotonic() > self._given_up_at:
+            if time.monotonic() - sending.began > OFFSETS_GIVEN_UP_S:
                 self._sending = None
                 _abandoned.append(self._producer)
                 raise KafkaException(

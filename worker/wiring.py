@@ -21,7 +21,7 @@ from worker.service import Delivery
 from worker.settings import Settings
 from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
-from worker.topics import AdminClient, make_admin, wait_for_topics, with_batch_bytes
+from worker.topics import make_admin, wait_for_topics, with_batch_bytes
 from worker.transactions import TransactionalSink, transactional_id
 
 IDLE_WAIT_S = 0.2
@@ -39,7 +39,6 @@ class Connected(NamedTuple):
     """A broker that answers and has our topics, and how we talk to it."""
 
     kafka: ClientProperties
-    admin: AdminClient
     watch: BrokerWatch
 
 
@@ -73,7 +72,7 @@ def connected(settings: Settings, kafka: ClientProperties, health: Health) -> Co
     watch = BrokerWatch(health, classic_group=is_classic)
     admin = make_admin(kafka.consumer, watch)
     batch_bytes = wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
-    return Connected(with_batch_bytes(kafka, batch_bytes), admin, watch)
+    return Connected(with_batch_bytes(kafka, batch_bytes), watch)
 
 
 def kafka_source(settings: Settings, broker: Connected, seen: Watched, holds: Holds) -> KafkaSource:
@@ -112,7 +111,7 @@ def delivery(
     holds: Holds,
 ) -> Delivery:
     """Return the delivery that ODRADEK_DELIVERY promises."""
-    kafka, _, watch = broker
+    kafka, watch = broker
     if settings.delivery == "at-least-once":
         return AtLeastOnce(source, KafkaSink(kafka.producer, topics, watch, seen.metrics, holds))
     static_id = kafka.consumer.get("group.instance.id")

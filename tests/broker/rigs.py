@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -13,6 +12,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, To
 from confluent_kafka.admin import AdminClient
 
 from schemas.dead_letter import Headers
+from tests.components import WAIT_S, within
 from tests.memory_log import MemoryLog, MemorySink, MemorySource, Stored
 from worker.delivery import CommittingSource, Sink
 from worker.health import Health
@@ -28,8 +28,6 @@ from worker.starts import StartRules
 from worker.topics import make_admin
 from worker.transactions import TransactionalSink
 from worker.turn import Turn
-
-WAIT_S = 30.0
 
 
 class Rig(Protocol):
@@ -57,16 +55,6 @@ class Rig(Protocol):
 
 def unique(what: str) -> str:
     return f"{what}-{uuid4().hex[:10]}"
-
-
-def within(condition: Callable[[], object], wait_s: float = WAIT_S) -> bool:
-    """Ask again and again until the condition holds or the time is over."""
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def read_turns(source: Source, records: int, wait_s: float = WAIT_S) -> list[Turn]:

@@ -9,7 +9,8 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from schemas.errors import OutsideError
-from tests.broker.rigs import KafkaRig, read_turns, unique, within
+from tests.broker.rigs import KafkaRig, read_turns, unique
+from tests.components import within
 from worker.starts import StartRules
 
 JUMP = StartRules(on_gap="jump")

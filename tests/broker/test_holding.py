@@ -13,9 +13,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from tests.broker.rigs import KafkaRig, unique, within
+from tests.broker.rigs import KafkaRig, unique
 from tests.broker.test_source_and_sink import outputs_of, some
 from tests.builders import a_model, an_event
+from tests.components import within
 from worker.hold import Hold
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.broker.rigs import Rig, read_turns, unique, within
+from tests.broker.rigs import Rig, read_turns, unique
+from tests.components import within
 
 
 def test_a_partition_that_went_while_we_kept_alive_is_read_when_it_comes_back(rig: Rig):

@@ -12,8 +12,9 @@ import pytest
 
 from schemas.dead_letter import STUB_BYTES, DeadLetter, Reason
 from schemas.score import Score, decode_score
-from tests.broker.rigs import KafkaRig, Rig, read_turns, unique, within
+from tests.broker.rigs import KafkaRig, Rig, read_turns, unique
 from tests.builders import Recipe, a_model, an_event
+from tests.components import within
 from tests.memory_log import Stored
 from worker.delivery import Sink
 from worker.model import Model

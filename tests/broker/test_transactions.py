@@ -9,9 +9,10 @@ import pytest
 
 from schemas.errors import OutsideError
 from schemas.score import decode_score
-from tests.broker.rigs import KafkaRig, read_turns, unique, within
+from tests.broker.rigs import KafkaRig, read_turns, unique
 from tests.broker.test_source_and_sink import outputs_of
 from tests.builders import Recipe, a_model, an_event
+from tests.components import within
 from worker.delivery import ExactlyOnce
 from worker.hold import Hold
 from worker.service import Settled

@@ -4,8 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ from confluent_kafka.admin import AdminClient
 
 from demo.broker import Broker, BrokerUnavailable
 from demo.kafka_wire import HOST, answers, free_port
+from tests.components import WAIT_S, within
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 30.0
 ADDRESS_PREFIX = "export KAFKA_BOOTSTRAP_SERVERS="
 
 
@@ -26,16 +25,6 @@ ADDRESS_PREFIX = "export KAFKA_BOOTSTRAP_SERVERS="
 def broker():
     with Broker() as running:
         yield running
-
-
-def within(condition: Callable[[], object], wait_s: float = WAIT_S) -> bool:
-    """Ask again and again until the condition holds or the time is over."""
-    deadline_s = time.monotonic() + wait_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def is_running(pid: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,9 +119,20 @@ def ends(positions: set[tuple[int, int]]) -> dict[int, int]:
     return result
 
 
-def wait_for_log(worker: WorkerProcess, text: str) -> None:
-    """Wait until the worker has logged this."""
+def ask(worker: WorkerProcess, path: str) -> tuple[int, str]:
+    """Return the status and text of a worker's answer."""
+    try:
+        url = f"http://127.0.0.1:{worker.http_port}{path}"
+        with urllib.request.urlopen(url, timeout=5) as said:
+            return said.status, said.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+
+
+def wait_for_log(worker: WorkerProcess, text: str, since: int = 0) -> None:
+    """Wait until the worker has logged this, behind so many characters of its log."""
     deadline = time.monotonic() + WAIT_S
-    while text not in worker.log.read_text():
-        assert time.monotonic() < deadline, f"{text!r} is not in {worker.log.read_text()}"
+    while text not in (logged := worker.log.read_text()[since:]):
+        assert time.monotonic() < deadline, f"{text!r} is not in {logged}"
         time.sleep(0.02)

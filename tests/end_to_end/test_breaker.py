@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,27 +10,9 @@ import pytest
 from demo.books import Books
 from demo.worker_process import WorkerProcess
 from tests.builders import Recipe, a_sealed_model, an_event
-from tests.end_to_end.stream import WAIT_S, Stream, ends, running, wait_for_log
+from tests.end_to_end.stream import WAIT_S, Stream, ask, ends, running, wait_for_log
 
 RUBBISH = 3000
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(a_sealed_model())
-    return path
-
-
-def ask(worker: WorkerProcess, path: str) -> tuple[int, str]:
-    """The status and text of a worker's answer."""
-    try:
-        url = f"http://127.0.0.1:{worker.http_port}{path}"
-        with urllib.request.urlopen(url, timeout=5) as said:
-            return said.status, said.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
 
 
 def wait_until_held(worker: WorkerProcess) -> str:

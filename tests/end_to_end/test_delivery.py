@@ -13,17 +13,10 @@ from demo.books import Books
 from demo.broker import Broker
 from demo.events import Planned
 from demo.player import Player
-from tests.builders import a_sealed_model, an_event
+from tests.builders import an_event
 from tests.end_to_end.stream import PARTITIONS, Stream, ends, running, wait_for_log
 
 EVENTS = 20_000
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(a_sealed_model())
-    return path
 
 
 @pytest.fixture(params=["at-least-once", "exactly-once"])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +17,8 @@ from demo.broker import Broker
 from demo.events import Planned
 from demo.player import Player
 from demo.worker_process import WorkerProcess
-from tests.builders import a_sealed_model, an_event
-from tests.end_to_end.stream import PARTITIONS, WAIT_S, Stream, ends, running, wait_for_log
+from tests.builders import an_event
+from tests.end_to_end.stream import PARTITIONS, WAIT_S, Stream, ask, ends, running, wait_for_log
 
 # With the newer protocol the broker sets the session, 45 s unless told otherwise. It also looks
 # only every 10 s for transactions that have outlasted their time-out.
@@ -60,13 +58,6 @@ def quick_kafka() -> Iterator[Broker]:
 def quick(quick_kafka: Broker) -> Stream:
     """Fresh topics on a broker that is quick to give up on members and transactions."""
     return a_stream(quick_kafka)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(a_sealed_model())
-    return path
 
 
 @pytest.fixture(params=PROTOCOLS)
@@ -130,17 +121,6 @@ def books_of(stream: Stream, sent: set[tuple[int, int]]) -> Books:
     return books
 
 
-def ask(worker: WorkerProcess, path: str) -> tuple[int, str]:
-    """The status and text of a worker's answer."""
-    try:
-        url = f"http://127.0.0.1:{worker.http_port}{path}"
-        with urllib.request.urlopen(url, timeout=5) as said:
-            return said.status, said.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
-
-
 @contextmanager
 def all_running(*workers: WorkerProcess) -> Iterator[None]:
     """Start workers side by side, wait until all are ready, and leave no process behind."""
@@ -174,13 +154,6 @@ def repeats_max(delivery: dict[str, str]) -> int:
 
 def lines_since(worker: WorkerProcess, place: int) -> str:
     return worker.log.read_text()[place:]
-
-
-def wait_for_log_since(worker: WorkerProcess, place: int, text: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while text not in lines_since(worker, place):
-        assert time.monotonic() < deadline, f"{text!r} is not in {lines_since(worker, place)}"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -412,12 +385,12 @@ def test_a_worker_that_froze_drops_what_it_lost_says_so_and_rejoins(
         load.flows()
         place, place_of_other = size(frozen), size(other)
         with stopped(frozen):
-            wait_for_log_since(other, place_of_other, "having [0, 1, 2]")
+            wait_for_log(other, "having [0, 1, 2]", since=place_of_other)
             load.flows()  # The other has gone on beyond what the frozen one had in hand.
             before = quick.committed()
         commits_stay_or_rise(quick, before, 1.5)
-        wait_for_log_since(frozen, place, "Lost partitions")
-        wait_for_log_since(frozen, place, "Beginning: ")
+        wait_for_log(frozen, "Lost partitions", since=place)
+        wait_for_log(frozen, "Beginning: ", since=place)
         assert ask(frozen, "/healthz")[0] == 200
         load.flows()
         load.end()

@@ -93,7 +93,7 @@ class Clerk(threading.Thread):
             )
         letter = DeadLetter.from_headers(headers)  # type: ignore[arg-type]  # Read as bytes.
         return Output(
-            number_of(headers, value),  # type: ignore[arg-type]
+            number_of(headers, value),  # type: ignore[arg-type]  # Read as bytes.
             letter.source_partition,
             letter.source_offset,
             letter.reason,
@@ -151,7 +151,8 @@ def read_back(servers: str, topic: str, limit_s: float = 60.0) -> Iterator[tuple
                 partition, offset = message.partition(), message.offset()
                 if message.error() is not None or partition is None or offset is None:
                     continue
-                number = number_of(message.headers() or [], message.value())  # type: ignore[arg-type]
+                headers = message.headers() or []
+                number = number_of(headers, message.value())  # type: ignore[arg-type]  # Bytes.
                 assert number is not None, f"{topic} {partition}@{offset} has no number"
                 yield number, Position(partition, offset)
                 if offset + 1 >= left.get(partition, 0):

@@ -12,16 +12,13 @@ anything to change: with one left, even a stop in order would wait for ever.
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from typing import Self, TypeVar
+from typing import Self
 from uuid import uuid4
 
-import pytest
 from confluent_kafka.admin import AdminClient
 
 from demo.broker import PORT_TAKEN, START_ATTEMPTS_MAX, Broker, BrokerUnavailable, install
@@ -44,24 +41,6 @@ PROPERTIES: dict[str, str | int] = {
     "broker.session.timeout.ms": 3000,
     "broker.heartbeat.interval.ms": 300,
 }
-
-Started = TypeVar("Started")
-
-
-@contextmanager
-def or_skip(component: Callable[[], AbstractContextManager[Started]]) -> Iterator[Started]:
-    """Run a real component. Where it cannot be had: a skip, or a failure where CI is set."""
-    try:
-        context = component()
-        started = context.__enter__()
-    except BrokerUnavailable as unavailable:
-        if os.environ.get("CI"):
-            pytest.fail(f"no Kafka, and CI is set: {unavailable}")
-        pytest.skip(f"no Kafka here: {unavailable}")
-    try:
-        yield started
-    finally:
-        context.__exit__(None, None, None)
 
 
 class Cluster:
@@ -144,11 +123,6 @@ class Cluster:
         """Return the node that leads a partition, or -1 while none does."""
         found = self._admin().list_topics(topic, timeout=ASK_S).topics[topic]
         return int(found.partitions[partition].leader) if partition in found.partitions else -1
-
-    def wait_for_leader_other_than(self, node: int, topic: str, partition: int) -> int:
-        """Wait until the others have noticed that a leader has gone; return the new one."""
-        self._wait(lambda: self.leader_of(topic, partition) not in (node, -1))
-        return self.leader_of(topic, partition)
 
     def wait_until_in_sync(self, *topics: str) -> None:
         """Wait until all three nodes have all of these topics. Raises BrokerUnavailable."""

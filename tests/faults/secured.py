@@ -159,16 +159,18 @@ class SecuredBroker:
         bindings = [grant.binding(user) for grant in grants]
         for created in self._admin.create_acls(bindings).values():
             created.result(ASK_S)
-        for grant in grants:
-            self._wait(lambda: self._grants(user, grant), f"{grant} of {user}")  # noqa: B023
+        self._wait(
+            lambda: all(self._grants(user, grant) for grant in grants), f"{grants} of {user}"
+        )
 
     def forbid(self, user: str, *grants: Grant) -> None:
         """Take rights back that were granted."""
         filters = [grant.filter(user) for grant in grants]
         for deleted in self._admin.delete_acls(filters).values():
             assert deleted.result(ASK_S), f"{user} had none of {grants}"
-        for grant in grants:
-            self._wait(lambda: not self._grants(user, grant), f"no {grant} of {user}")  # noqa: B023
+        self._wait(
+            lambda: not any(self._grants(user, grant) for grant in grants), f"no {grants} of {user}"
+        )
 
     def client_properties(
         self,

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from demo.kafka_wire import answers
-from tests.faults.cluster import Cluster, or_skip
+from tests.components import or_skip
+from tests.faults.cluster import Cluster
 from tests.faults.faults import BY_NAME, Site
 from tests.faults.losing_a_node import NODE_LIMIT_S, lose_a_node
 from tests.faults.rounds import Stage, a_site, a_stage, deal

@@ -10,7 +10,8 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from confluent_kafka.admin import AclOperation, AdminClient, NewTopic
 
 from demo.broker import Broker
 from demo.kafka_wire import HOST, free_port
-from tests.faults.cluster import or_skip
+from tests import components
+from tests.components import or_skip
 from tests.faults.proxy import Direction, Proxy, properties_behind
 from tests.faults.secured import (
     PLAIN,
@@ -32,18 +34,9 @@ from tests.faults.secured import (
 )
 
 WAIT_S = 60.0
+within = partial(components.within, wait_s=WAIT_S)
 QUIET_S = 0.3  # So long nothing came: where nothing comes at all, any time is as good.
 USER, PASSWORD = "alice", "alice-secret"
-
-
-def within(condition: Callable[[], object], wait_s: float = WAIT_S) -> bool:
-    """Ask again and again until the condition holds or the time is over."""
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -260,7 +253,7 @@ def test_a_client_that_bootstraps_at_the_proxy_stays_on_it_and_survives_each_fau
             producer = Producer({**at_the_proxy, "log_level": 0, "acks": "all"})
             fates: list[KafkaError | None] = []
             fault()
-            producer.produce("a", b"a", on_delivery=lambda error, _: fates.append(error))  # noqa: B023
+            producer.produce("a", b"a", on_delivery=lambda e, _, fates=fates: fates.append(e))
             producer.flush(QUIET_S)
             if fault in (proxy.cut, proxy.stall):
                 assert fates == []

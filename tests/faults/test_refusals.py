@@ -9,8 +9,6 @@ from __future__ import annotations
 import random
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +20,8 @@ from confluent_kafka.admin import AclOperation
 from demo.books import Books
 from demo.worker_process import WorkerProcess
 from tests.builders import a_sealed_model, an_event
-from tests.end_to_end.stream import PARTITIONS, WAIT_S, Stream, ends, running
-from tests.faults.cluster import or_skip
+from tests.components import or_skip
+from tests.end_to_end.stream import PARTITIONS, WAIT_S, Stream, ask, ends, running
 from tests.faults.secured import (
     PLAIN,
     PLAIN_USER,
@@ -237,18 +235,6 @@ def events(name: str, *, rubbish: bool = True) -> list[bytes | None]:
 
 def all_of(positions: set[tuple[int, int]]) -> Callable[[Books], bool]:
     return lambda books: not positions - books.verdicts.keys()
-
-
-def ask(worker: WorkerProcess, path: str) -> tuple[int, str]:
-    """Return the status and text of a worker's answer."""
-    try:
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{worker.http_port}{path}", timeout=5
-        ) as said:
-            return said.status, said.read().decode()
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.code, refused.read().decode()
 
 
 def wait_until(condition: Callable[[], bool], worker: WorkerProcess, what: str) -> None:

@@ -10,9 +10,9 @@ from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import OutsideError
 from schemas.score import decode_score
 from tests.builders import Recipe, a_sealed_model, an_event
-from tests.memory_log import Clock, Faults, MemoryLog, MemorySink, MemorySource
+from tests.memory_log import Clock, DeliveryFailed, Faults, MemoryLog, MemorySink, MemorySource
 from worker.breaker import Breaker
-from worker.delivery import AtLeastOnce, DeliveryFailed
+from worker.delivery import AtLeastOnce
 from worker.health import Health
 from worker.hold import Hold, Holds
 from worker.metrics import Metrics

@@ -17,9 +17,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.memory_log import MemorySink, MemorySource, Stored
+from tests.memory_log import DeliveryFailed, MemorySink, MemorySource, Stored
 from tests.worker.simulation import Simulation
-from worker.delivery import AtLeastOnce, DeliveryFailed, ExactlyOnce
+from worker.delivery import AtLeastOnce, ExactlyOnce
 from worker.model import Model
 from worker.service import Settled, Source, Worker
 from worker.turn import Outgoing, Outputs, Records, Turn
