@@ -78,8 +78,8 @@ class Committer:
                 log.debug("Whether commits have arrived is not told: %s", error)
                 time.sleep(AGAIN_S)
 
-    def confirm_while_polling(self, consumer: Consumer, limit_s: float) -> bool:
-        """Have all that is owed confirmed; return whether it was within `limit_s`.
+    def confirm_while_polling(self, consumer: Consumer, limit_s: float) -> None:
+        """Have all that is owed confirmed, or say what was not within `limit_s`.
 
         What the consumer reads meanwhile is dropped: it is for one who leaves.
         """
@@ -87,7 +87,13 @@ class Committer:
         while self.owed and self.refusal is None and time.monotonic() < deadline:
             self.commit(consumer, {})
             consumer.poll(AGAIN_S)
-        return not self.owed
+        if self.owed:
+            log.warning(
+                "The last commits were not confirmed within %.0f s: partitions and offsets %s. "
+                "If they failed, records before these offsets are read again.",
+                limit_s,
+                self.owed,
+            )
 
     def raise_if_refused(self, group: str) -> None:
         """Raise what no asking again will mend.

@@ -73,7 +73,11 @@ PASSING = HEALS | {
     KafkaError._NOENT,
     KafkaError._UNKNOWN_PARTITION,
     KafkaError._UNKNOWN_TOPIC,
+    KafkaError.FENCED_LEADER_EPOCH,  # Ours or the broker's metadata is of before,
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # as where a topic is made again.
+    KafkaError.KAFKA_STORAGE_ERROR,
     KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
 }

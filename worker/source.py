@@ -19,25 +19,14 @@ import logging
 from collections.abc import Callable, Collection
 from typing import cast
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.errors import OutsideError
 from worker.assignments import Assignments
 from worker.background import Call
 from worker.committer import Committer, GroupOffsets
 from worker.hold import Holds
-from worker.kafka_client import (
-    BrokerWatch,
-    Properties,
-    deal_with,
-    make_client,
-)
+from worker.kafka_client import BrokerWatch, Properties, deal_with, make_client
 from worker.kafka_properties import session_text
 from worker.kafka_records import KafkaRecord, columns_of
 from worker.lags import Lags
@@ -163,14 +152,10 @@ class KafkaSource:
         self._seek(self._ours.numbers.keys())
 
     def close(self, limit_s: float) -> None:
+        if self._closing:
+            return
         self._closing = True
-        if not self._committer.confirm_while_polling(self._consumer, limit_s):
-            log.warning(
-                "The last commits were not confirmed within %.0f s: partitions and offsets %s. "
-                "If they failed, records before these offsets are read again.",
-                limit_s,
-                self._committer.owed,
-            )
+        self._committer.confirm_while_polling(self._consumer, limit_s)
         if self._static_id and self._ours.owned:
             log.info(
                 "Static member %s keeps partitions %s for %s; then they go to others.",
@@ -178,6 +163,16 @@ class KafkaSource:
                 sorted(self._ours.owned),
                 self._session,
             )
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close the client, and have the group hear of it.
+
+        librdkafka 2.16 closes a cooperative member that has no partitions without a word, and the
+        next rebalance would wait for its session to expire. Unsubscribing says it.
+        """
+        if not self._static_id and not self._ours.owned:
+            self._consumer.unsubscribe()
         self._consumer.close()
 
     def _begin_anew(self) -> None:
@@ -187,7 +182,7 @@ class KafkaSource:
         outdated: the old client would never read it.
         """
         self._closing = True  # Nothing of the old topic is settled or committed.
-        if not Call(self._consumer.close).wait(self._settle_limit_s):
+        if not Call(self._leave).wait(self._settle_limit_s):
             raise OutsideError(f"the client of the old topic {self._topic} hangs; stopping")
         self._closing = self._paused = False
         self._ours.give_up(set(self._ours.owned))
