@@ -2,8 +2,8 @@
 
 Commits share a connection with the group's own requests, and Kafka answers one request of a
 connection at a time: one made while a rebalance is under way waits behind it, and then fails for
-its old generation. A commit that failed is not lost here: it is asked for again with the next
-turn's, when nothing is read, and before partitions are given up.
+its old generation. So only one is on its way at a time, and what is owed meanwhile goes with the
+next: with the next turn's, when nothing is read, and before partitions are given up.
 """
 
 from __future__ import annotations
@@ -45,20 +45,22 @@ class Committer:
         self._note = note
         self._metrics = metrics
         self._failing = False
+        self._on_its_way = False
 
     def commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
-        """Ask for these offsets, and for all that are owed; do not wait."""
+        """Owe these offsets, and ask for all that are owed; do not wait."""
         self.owed.update(offsets)
-        places = self.places(self.owed)
-        try:
-            consumer.commit(offsets=places, asynchronous=True)
-        except KafkaException as error:
-            self.on_commit(error.args[0], places)
+        self.ask(consumer)
 
-    def ask_again(self, consumer: Consumer) -> None:
-        """Ask again if the last commit failed; do not wait."""
-        if self._failing and self.owed:
-            self.commit(consumer, {})
+    def ask(self, consumer: Consumer) -> None:
+        """Ask for what is owed, unless an earlier commit is on its way; do not wait."""
+        if self.owed and not self._on_its_way:
+            self._send(consumer, self.owed)
+
+    def begin_anew(self) -> None:
+        """There is a new client: nothing is owed, and no answer to the old one will come."""
+        self.owed.clear()
+        self._on_its_way = False
 
     def confirm(self, consumer: Consumer, partitions: Collection[int], limit_s: float) -> None:
         """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass.
@@ -69,13 +71,14 @@ class Committer:
         while owed := {p: self.owed[p] for p in partitions if p in self.owed}:
             if self.refusal is not None or time.monotonic() > deadline:
                 return
-            self.commit(consumer, owed)
+            self._send(consumer, owed)  # Within a callback no answer to an earlier one is heard.
             try:
                 for place in consumer.committed(self.places(owed), timeout=CONFIRM_S):
                     if place.error is None and place.offset == owed[place.partition]:
                         del self.owed[place.partition]
             except KafkaException as error:
                 log.debug("Whether commits have arrived is not told: %s", error)
+            if owed.keys() & self.owed.keys():
                 time.sleep(AGAIN_S)
 
     def confirm_while_polling(self, consumer: Consumer, limit_s: float) -> None:
@@ -85,7 +88,7 @@ class Committer:
         """
         deadline = time.monotonic() + limit_s
         while self.owed and self.refusal is None and time.monotonic() < deadline:
-            self.commit(consumer, {})
+            self.ask(consumer)
             consumer.poll(AGAIN_S)
         if self.owed:
             log.warning(
@@ -112,6 +115,7 @@ class Committer:
 
     def on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         """librdkafka's answer, and ours to its client's exceptions."""
+        self._on_its_way = False
         errors = [error, *(place.error for place in places)]
         failure = next((each for each in errors if each), None)
         for place in places:
@@ -131,6 +135,14 @@ class Committer:
         elif self._failing and not failure:
             log.info("Commits succeed again.")
         self._failing = failure is not None
+
+    def _send(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
+        places = self.places(offsets)
+        self._on_its_way = True
+        try:
+            consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            self.on_commit(error.args[0], places)
 
     def places(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
         """Return offsets as Kafka takes them, each with the note that goes with it."""

@@ -48,14 +48,15 @@ _REFUSED = {
 # A worker that dies leaves its transaction open for so long, plus the broker's sweep (10 s); until
 # then its successor waits for its offsets, and readers for what was written after it.
 TRANSACTION_TIMEOUT_MS = 10_000
+# The default begins anew with the bootstrap servers when no broker answers for a while. It forgets
+# what waits for one: the first network cut then hung a transaction for ever (librdkafka 2.16).
+# Without it, a client forgets all brokers for ever if one that was frozen answers that there are
+# none: a transaction that hangs so is met by `worker.transactions`, nothing else would be.
+TRANSACTION_RECOVERY = "none"
 
 _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
     "reconnect.backoff.max.ms": 1_000,
-    # The default forgets all brokers when none answers for a while, and with them what waits for
-    # one: the first network cut then hung a transaction for ever (librdkafka 2.16). The price: a
-    # cluster whose brokers all change their addresses at once needs a restart of the worker.
-    "metadata.recovery.strategy": "none",
 }
 # Lowering the queue thresholds without the backoff costs four fifths of the throughput: the
 # fetcher then sleeps a second each time that the queue is full.
@@ -177,6 +178,7 @@ def exactly_once(properties: ClientProperties) -> tuple[ClientProperties, list[s
     # A message may wait as long as its transaction, no longer; an aborted one is done again.
     producer = {n: v for n, v in properties.producer.items() if n != "message.timeout.ms"}
     producer.setdefault("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
+    producer.setdefault("metadata.recovery.strategy", TRANSACTION_RECOVERY)
     problems += _not_whole(producer, "transaction.timeout.ms")
     return ClientProperties(properties.consumer, producer), problems
 

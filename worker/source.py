@@ -117,7 +117,7 @@ class KafkaSource:
         if self._ours.given_up or len(self._ours.numbers) < len(self._ours.owned):
             records = self._ours_of(records)
         if not records:
-            self._committer.ask_again(self._consumer)
+            self._committer.ask(self._consumer)
             self._placing.say_what_we_wait_for()
             return None
         return self._turn(records)
@@ -186,6 +186,7 @@ class KafkaSource:
             raise OutsideError(f"the client of the old topic {self._topic} hangs; stopping")
         self._closing = self._paused = False
         self._ours.give_up(set(self._ours.owned))
+        self._committer.begin_anew()
         self._held = []
         self._consumer = self._placing.consumer = make_client(Consumer, self._properties)
         self.start(self._settle)

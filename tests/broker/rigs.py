@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.dead_letter import Headers
 from tests.components import WAIT_S, within
-from tests.memory_log import MemoryLog, MemorySink, MemorySource, Stored
+from tests.memory_clients import MemorySink, MemorySource
+from tests.memory_log import MemoryLog, Stored
 from worker.delivery import CommittingSource, Sink
 from worker.health import Health
 from worker.hold import Holds

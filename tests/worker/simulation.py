@@ -22,18 +22,9 @@ import numpy as np
 from schemas.errors import OutsideError, SettingsError
 from schemas.score import decode_score
 from tests.builders import Recipe, a_sealed_model, an_event
-from tests.memory_log import (
-    Clock,
-    Commit,
-    Crash,
-    Faults,
-    MemoryLog,
-    MemorySink,
-    MemorySource,
-    MemoryTransactions,
-    Position,
-    Stored,
-)
+from tests.memory_clients import MemorySink, MemorySource, MemoryTransactions
+from tests.memory_log import Clock, Commit, Crash, Faults, MemoryLog, Position, Stored
+from worker.breaker import Breaker
 from worker.delivery import AtLeastOnce, ExactlyOnce
 from worker.health import Health
 from worker.hold import Holds
@@ -42,7 +33,7 @@ from worker.model import Model, ModelOptions, open_model
 from worker.model_slot import ModelSlot
 from worker.scoring import scoring
 from worker.service import Clocks, Worker
-from worker.turn import Outputs, Records, Turn
+from worker.turn import Outputs, Records, Tally, Turn
 
 PARTITIONS = 4
 RECORDS = 60
@@ -68,6 +59,21 @@ def _models() -> dict[str, Model]:
     return {model.digest: model for model in (_open(_sealed(1.0)), _open(_sealed(3.0)))}
 
 
+class TouchyBreaker(Breaker):
+    """Opens at any turn of two records or more that are all bad; counting has tests of its own."""
+
+    def __init__(self, happened: Counter[str]) -> None:
+        super().__init__(ratio=1.0)
+        self._happened = happened
+
+    def opens_at(self, tally: Tally) -> str | None:
+        good = tally.outcomes.get("normal", 0) + tally.outcomes.get("anomalous", 0)
+        if good or sum(tally.outcomes.values()) < 2:
+            return None
+        self._happened["breaker"] += 1
+        return "all of a turn"
+
+
 @dataclass
 class Life:
     """One process: from start to an orderly stop, an error or a crash."""
@@ -88,7 +94,10 @@ class Life:
 
 
 class Simulation:
-    """One history. `source_class`, `sink_class` and `worker_class` can be deliberately broken."""
+    """One history. `source_class`, `sink_class` and `worker_class` can be deliberately broken.
+
+    In a `gentle` one nothing dies, and so nothing may be repeated.
+    """
 
     def __init__(
         self,
@@ -99,6 +108,7 @@ class Simulation:
         source_class: type[MemorySource] = MemorySource,
         sink_class: type[MemorySink | MemoryTransactions] = MemorySink,
         exactly_once: bool = False,
+        gentle: bool = False,
         delivery_class: type[AtLeastOnce | ExactlyOnce] | None = None,
     ) -> None:
         self._random = random.Random(seed)
@@ -106,6 +116,7 @@ class Simulation:
             sink_class = MemoryTransactions
         self._classes = (worker_class, source_class, sink_class)
         self._exactly_once = exactly_once
+        self._gentle = gentle
         self._delivery_class = delivery_class or (ExactlyOnce if exactly_once else AtLeastOnce)
         self._model_path = folder / f"model-{seed}.onnx"
         self._clock = Clock()
@@ -149,19 +160,29 @@ class Simulation:
         if self._chance(0.02):
             self._group.balance(self._random.shuffle)
             self.happened["rebalance"] += 1
-        elif self._chance(0.01) and life.source and life.source.member in self._group.members:
-            self._group.expel(life.source.member)
-            self.happened["expelled"] += 1
         elif self._chance(0.01) and life.worker:
             life.worker.stop()
             self.happened["stop"] += 1
+        elif self._chance(0.02):
+            self._swap_model()
+        elif not self._gentle:
+            self._something_breaks(life)
+        if self.log.refusing and self._chance(0.05):
+            self.log.refusing.clear()
+        self._expire_dead(0.1)
+        self._step(life)
+
+    def _something_breaks(self, life: Life) -> None:
+        """What may cost a repeat."""
+        if self._chance(0.01) and life.source and life.source.member in self._group.members:
+            self._group.expel(life.source.member)
+            self.happened["expelled"] += 1
         elif self._chance(0.01):
             life.doomed = True
             self.happened["crash"] += 1
-        elif self._chance(0.02):
-            self._swap_model()
-        self._expire_dead(0.1)
-        self._step(life)
+        elif self._chance(0.01):
+            self.log.refusing.add(self._random.choice([SCORES, DEAD_LETTERS]))
+            self.happened["refused"] += 1
 
     def _chance(self, probability: float) -> bool:
         return self._random.random() < probability
@@ -215,6 +236,7 @@ class Simulation:
     def _finish(self) -> None:
         """No more faults: those alive stop in order, and a last worker reads to the end."""
         self._calm = True
+        self.log.refusing.clear()
         for life in self._alive:
             if life.worker:
                 life.worker.stop()
@@ -262,17 +284,22 @@ class Simulation:
         faults = Faults(
             self._random.randrange(2**32),
             calm=self._calm,
+            gentle=self._gentle,
             pause=functools.partial(self._pause, life),
         )
         worker_class, source_class, sink_class = self._classes
         batch_max = self._random.choice([1, 2, 5, 100])
-        source = source_class(self.log, EVENTS, GROUP, batch_max, faults=faults, clock=self._clock)
-        sink = sink_class(self.log, SCORES, DEAD_LETTERS, faults=faults, clock=self._clock)
+        health = Health(60.0, last_beat=self._clock())
+        holds = Holds(health, self._metrics)
+        common = {"faults": faults, "clock": self._clock}
+        # The clock is everybody's: where nothing is to be given up, time must not run out.
+        limit_s = 1000.0 if self._gentle else 1.5
+        source = source_class(self.log, EVENTS, GROUP, batch_max, settle_limit_s=limit_s, **common)
+        sink = sink_class(self.log, SCORES, DEAD_LETTERS, holds=holds, **common)
         life.source, life.sink = source, sink
         watched = _WatchedSource(source, life, self.violations)
         watched_sink = _WatchedSink(sink, life, self.violations)
         delivery = self._delivery_class(watched, watched_sink)
-        health = Health(60.0, last_beat=self._clock())
         try:
             life.worker = worker_class(
                 watched,
@@ -287,11 +314,11 @@ class Simulation:
                 scoring(self._metrics, 1),
                 self._metrics,
                 health,
-                Holds(health, self._metrics),
+                holds,
                 Clocks(self._clock, self._clock),
-                breaker=None,
+                breaker=None if self._calm else TouchyBreaker(self.happened),
                 idle_wait_s=0.2,
-                stop_timeout_s=1.5,
+                stop_timeout_s=limit_s,
             )
             life.worker.run()
             self.happened["orderly end"] += 1
@@ -374,7 +401,7 @@ class Simulation:
             elif position in events and repeats[0][0] == SCORES:
                 self._check_scores(events[position], [stored for _, stored in repeats])
             self.happened["repeat"] += len(repeats) - 1
-            if self._exactly_once and len(repeats) > 1:
+            if (self._exactly_once or self._gentle) and len(repeats) > 1:
                 self.violations.append(f"{position} has {len(repeats)} committed outputs")
 
     def _check_scores(self, event: Stored, repeats: list[Stored]) -> None:

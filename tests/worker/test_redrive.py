@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from schemas.dead_letter import DeadLetter, Reason, attempts_header
 from schemas.score import Source, decode_score
 from tests.builders import Recipe, a_model, an_event, records
-from tests.memory_log import Clock, Faults, MemoryLog, MemorySink, MemorySource
+from tests.memory_clients import MemorySink, MemorySource
+from tests.memory_log import Clock, Faults, MemoryLog
 from tests.schemas.bad_events import BAD_EVENTS
 from tests.schemas.golden_records import LETTER
 from worker.delivery import AtLeastOnce

@@ -16,13 +16,15 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from confluent_kafka import KafkaError, TopicPartition
 
-from tests.memory_log import DeliveryFailed, MemorySink, MemorySource, Stored
+from tests.memory_clients import MemorySink, MemorySource
+from tests.memory_log import DeliveryFailed, Stored
 from tests.worker.simulation import Simulation
 from worker.delivery import AtLeastOnce, ExactlyOnce
 from worker.model import Model
 from worker.service import Settled, Source, Worker
-from worker.turn import Outgoing, Outputs, Records, Turn
+from worker.turn import Outgoing, Outputs, Records, Tally, Turn
 
 SEEDS = 300
 
@@ -41,6 +43,14 @@ def test_exactly_once_repeats_nothing_in_any_history(seed, tmp_path):
     assert not simulation.violations, f"seed {seed}"
 
 
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_where_nothing_dies_nothing_is_repeated(seed, tmp_path):
+    """Rebalances, orderly stops, commits that fail and answers that come late repeat nothing."""
+    simulation = Simulation(seed, tmp_path, gentle=True)
+    simulation.run()
+    assert not simulation.violations, f"seed {seed}"
+
+
 def test_the_histories_hold_every_kind_of_fault(tmp_path):
     happened: Counter[str] = Counter()
     for seed in range(40):
@@ -48,8 +58,8 @@ def test_the_histories_hold_every_kind_of_fault(tmp_path):
         simulation.run()
         happened += simulation.happened
     wanted = {
-        "crash", "DeliveryFailed", "OutsideError", "expelled", "model accepted", "model refused",
-        "orderly end", "rebalance", "repeat", "stop",
+        "breaker", "crash", "DeliveryFailed", "OutsideError", "expelled", "model accepted",
+        "model refused", "orderly end", "rebalance", "refused", "repeat", "stop",
     }  # fmt: skip
     assert not wanted - happened.keys()
 
@@ -112,7 +122,7 @@ class CommitsItsPosition(MemorySource):
 
     def commit(self, turn: Turn) -> None:
         positions = self._ours.positions
-        self._group.commit(self.member, {p: positions.get(p, o) for p, o in turn.offsets.items()})
+        self.group.commit(self.member, {p: positions.get(p, o) for p, o in turn.offsets.items()})
 
 
 class IgnoresAssignmentNumbers(MemorySource):
@@ -120,7 +130,7 @@ class IgnoresAssignmentNumbers(MemorySource):
         return turn
 
     def commit(self, turn: Turn) -> None:
-        self._group.commit(self.member, turn.offsets)
+        self.group.commit(self.member, turn.offsets)
 
 
 class KeepsWhatMovedWithinARead(MemorySource):
@@ -142,7 +152,7 @@ class KeepsItsHandAfterAnAbort(MemorySource):
 class ReadsPendingOffsets(MemorySource):
     def _place(self) -> None:
         for partition in self._ours.owned - self._ours.numbers.keys():
-            self._ours.begin(partition, self._group.committed.get(partition, 0))
+            self._ours.begin(partition, self.group.committed.get(partition, 0))
 
 
 class CommitsWhatItLost(ExactlyOnce):
@@ -187,7 +197,59 @@ def test_a_worker_that_breaks_exactly_once_is_caught(broken, complaint, tmp_path
     caught(broken, complaint, tmp_path, exactly_once=True)
 
 
-def caught(broken, complaint: str, folder, *, exactly_once: bool = False) -> None:
+class LetsFailedCommitsGo(MemorySource):
+    """As the worker once did: a commit made during a rebalance fails, and nobody asks again."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.committer.confirm = self.committer.confirm_while_polling = lambda *_: None
+        ordinary = self.committer.on_commit
+
+        def on_commit(error: KafkaError | None, places: list[TopicPartition]) -> None:
+            ordinary(error, places)
+            self.committer.owed.clear()
+
+        self.committer.on_commit = on_commit
+
+
+class GivesUpWithoutConfirming(MemorySource):
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.committer.confirm = lambda *_: None
+
+
+class LeavesWithoutConfirming(MemorySource):
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.committer.confirm_while_polling = lambda *_: None
+
+
+class DropsWhatItHolds(Worker):
+    """Goes on to the next turn when the breaker has opened, instead of going back."""
+
+    def _opens_the_breaker(self, turn: Turn, tally: Tally, model: Model) -> bool:
+        rewind, self._source.rewind = self._source.rewind, lambda: None
+        try:
+            return super()._opens_the_breaker(turn, tally, model)
+        finally:
+            self._source.rewind = rewind
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (LetsFailedCommitsGo, "committed outputs"),
+        (GivesUpWithoutConfirming, "committed outputs"),
+        (LeavesWithoutConfirming, "committed outputs"),
+        (DropsWhatItHolds, "are not acknowledged"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_worker_that_repeats_or_drops_without_need_is_caught(broken, complaint, tmp_path):
+    caught(broken, complaint, tmp_path, gentle=True)
+
+
+def caught(broken, complaint: str, folder, **history: bool) -> None:
     place = next(
         name
         for name, kind in (
@@ -199,7 +261,7 @@ def caught(broken, complaint: str, folder, *, exactly_once: bool = False) -> Non
         if issubclass(broken, kind)
     )
     for seed in range(SEEDS):
-        simulation = Simulation(seed, folder, exactly_once=exactly_once, **{place: broken})
+        simulation = Simulation(seed, folder, **history, **{place: broken})
         simulation.run()
         if any(complaint in violation for violation in simulation.violations):
             return
