@@ -122,6 +122,10 @@ class MemorySource:
         self._held = []
         self._ours.rewind()
 
+    def place_anew(self) -> None:
+        self._held = []
+        self._ours.unplace(self._ours.owned)
+
     def close(self, limit_s: float) -> None:
         self._closing = True
         self.faults.at("close")
@@ -404,6 +408,9 @@ class MemoryTransactions(_Outputs):
         self._log.acknowledged.update(cast("list[Position]", positions))
         if transaction.group is not None and transaction.offsets:
             transaction.group.take(transaction.member, transaction.offsets, transaction.owned)
+        if self._faults.happens(0.03):  # The client fails, and nobody tells it of the commit.
+            transaction.ended = True
+            raise MustAbort
         self._end()
         self._faults.at("committed")
         return True

@@ -5,7 +5,8 @@ repeats the turn.
 
 Exactly once: outputs and offsets in one transaction, which the broker commits as a whole or not
 at all. The producer is fenced by its consumer's membership, read afresh for each transaction
-(KIP-447). What is aborted is read, scored and written again.
+(KIP-447). What is aborted is read, scored and written again. Where the client fails while it
+commits, only the group's offsets know whether that was done.
 
 Pure of Kafka: `worker.sink`, `worker.transactions` and `worker.source` talk to it.
 """
@@ -30,6 +31,9 @@ class CommittingSource(Source, Protocol):
 
     def done(self, turn: Turn) -> None:
         """Take note that a turn is committed by its transaction."""
+
+    def place_anew(self) -> None:
+        """Begin where the group's commits say: whether they hold the last turn is not known."""
 
 
 class Sink(Protocol):
@@ -108,6 +112,7 @@ class ExactlyOnce:
         self._source = source
         self._sink = sink
         self._aborting = False
+        self._may_be_committed = False
         self.write = sink.write
         self.idle = sink.idle
         self.close = sink.close
@@ -120,12 +125,15 @@ class ExactlyOnce:
                 if not self._sink.commit(self._source.transaction_offsets(turn), wait_s):
                     return Settled.WAITING
             except MustAbort:
-                self._aborting = True
+                self._aborting, self._may_be_committed = True, self._sink.committing
             else:
                 self._source.done(turn)
                 return Settled.DONE
         if not self._sink.abort(wait_s):
             return Settled.WAITING
-        self._aborting = False
-        self._source.rewind()
+        if self._may_be_committed:
+            self._source.place_anew()
+        else:
+            self._source.rewind()
+        self._aborting = self._may_be_committed = False
         return Settled.UNDONE

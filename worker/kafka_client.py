@@ -156,6 +156,10 @@ class BrokerWatch:
         is_in = statistics.is_in_group(classic=self._classic_group)
         self._health.hear_of_membership(self._now(), is_in=is_in)
 
+    @property
+    def a_broker_answers(self) -> bool:
+        return self._health.broker_reachable
+
     def raise_if_refused(self) -> None:
         """Raise what no waiting will heal.
 

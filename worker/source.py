@@ -151,6 +151,11 @@ class KafkaSource:
         self._ours.rewind()
         self._seek(self._ours.numbers.keys())
 
+    def place_anew(self) -> None:
+        self._held = []
+        self._ours.unplace(self._ours.owned)
+        self._positions.ask(self._ours.owned)
+
     def close(self, limit_s: float) -> None:
         if self._closing:
             return
@@ -166,11 +171,8 @@ class KafkaSource:
         self._leave()
 
     def _leave(self) -> None:
-        """Close the client, and have the group hear of it.
-
-        librdkafka 2.16 closes a cooperative member that has no partitions without a word, and the
-        next rebalance would wait for its session to expire. Unsubscribing says it.
-        """
+        """Close the client, and have the group hear of it: librdkafka 2.16 closes a cooperative
+        member without partitions silently, and the next rebalance waited for its session."""
         if not self._static_id and not self._ours.owned:
             self._consumer.unsubscribe()
         self._consumer.close()

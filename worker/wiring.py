@@ -22,7 +22,8 @@ from worker.settings import Settings
 from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
 from worker.topics import make_admin, wait_for_topics, with_batch_bytes
-from worker.transactions import TransactionalSink, transactional_id
+from worker.transactional_client import transactional_id
+from worker.transactions import TransactionalSink
 
 IDLE_WAIT_S = 0.2
 

@@ -6,13 +6,14 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import OutsideError
 from schemas.score import decode_score
 from tests.broker.rigs import KafkaRig, read_turns, unique
 from tests.broker.test_source_and_sink import outputs_of
 from tests.builders import Recipe, a_model, an_event
-from tests.components import within
+from tests.components import WAIT_S, within
 from worker.delivery import ExactlyOnce
 from worker.hold import Hold
 from worker.service import Settled
@@ -95,6 +96,42 @@ def test_what_outlasts_its_time_out_is_done_again_by_a_new_producer(rig: KafkaRi
     assert outcomes[-1] is Settled.UNDONE
     line.deliver(sink)
     rig.read_all(line.scores, 5)
+
+
+class Unheard:
+    """A producer whose commits are never answered; the broker may have got them or not."""
+
+    def __init__(self, producer: Producer, *, arrives: bool) -> None:
+        self._producer = producer
+        self._arrives = arrives
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._producer, name)
+
+    def commit_transaction(self, _: float) -> None:
+        if self._arrives:
+            self._producer.commit_transaction(WAIT_S)
+            self._arrives = False
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "unheard", retriable=True))
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_client_that_hangs_while_it_commits_is_replaced_and_the_group_knows_what_came_of_it(
+    rig: KafkaRig, arrives: bool, caplog
+):
+    line = Line(rig, [an_event(1, 2, 3)] * 5)
+    sink = rig.transactions(line.scores, line.letters, **{"transaction.timeout.ms": 1000})
+    sink._client.producer = Unheard(sink._client.producer, arrives=arrives)
+    (turn,) = read_turns(line.source, 5)
+    sink.write(outputs_of(line.model, turn.records))
+    delivery = ExactlyOnce(line.source, sink)
+    outcomes = []
+    assert within(lambda: outcomes.append(delivery.settle(turn, 0.1)) or Settled.UNDONE in outcomes)
+    assert "The producer is of no use any more" in caplog.text
+    rig.produce(line.input, an_event(4, 5, 6))
+    line.deliver(sink)
+    scores = [decode_score(record.value or b"") for record in rig.read_all(line.scores, 6)]
+    assert sorted(score.source.offset for score in scores) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_successor_of_the_same_id_ends_what_was_left_open_and_fences_the_one_before(

@@ -428,6 +428,7 @@ class _WatchedSource:
             "keep_alive",
             "still_owned",
             "rewind",
+            "place_anew",
             "transaction_offsets",
             "close",
         ):

@@ -155,6 +155,11 @@ class ReadsPendingOffsets(MemorySource):
             self._ours.begin(partition, self.group.committed.get(partition, 0))
 
 
+class RewindsWhatMayBeCommitted(MemorySource):
+    def place_anew(self) -> None:
+        self.rewind()
+
+
 class CommitsWhatItLost(ExactlyOnce):
     def settle(self, turn: Turn, wait_s: float) -> Settled:
         self._source.still_owned, ordinary = (lambda turn: turn), self._source.still_owned
@@ -189,6 +194,7 @@ def test_a_worker_that_breaks_a_promise_is_caught(broken, complaint, tmp_path):
         (KeepsWhatMovedWithinARead, ""),
         (KeepsItsHandAfterAnAbort, ""),
         (ReadsPendingOffsets, "committed outputs"),
+        (RewindsWhatMayBeCommitted, "committed outputs"),
         (CommitsWhatItLost, ""),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
