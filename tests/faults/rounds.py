@@ -23,7 +23,7 @@ from tests.faults.arena import an_arena
 from tests.faults.entries import Blow
 from tests.faults.faults import FAULTS, Fault, Site
 from tests.faults.proxy import Proxy, properties_behind
-from tests.faults.terms import Terms
+from tests.faults.terms import REBALANCE_S, Terms
 
 NEVER_S = 60.0  # A flow that is not steady again by then will not be.
 # How many faults a round has; those on the same target exclude each other.
@@ -143,12 +143,14 @@ def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
     except TimeoutError as never:
         recovery_s, trouble = NEVER_S, f"{trouble}; {never}" if trouble else str(never)
     expelled = arena.group.expulsions() - expelled_before
+    # What an expelled worker repeats comes when it has joined again, steady as the flow may look.
+    over_ms = time.time() * 1000 + (1000 * REBALANCE_S if expelled else 0)
     for fault in faults:
         arena.dealt(
             Blow(
                 fault.name,
                 int(began_ms),
-                int(time.time() * 1000),
+                int(over_ms),
                 {} if fault.name == "topic: deleted and made again" else committed,
                 fault.interrupts or expelled > 0,
                 # One that is expelled goes on until it is told: librdkafka keeps its commits, and
