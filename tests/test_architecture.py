@@ -51,6 +51,7 @@ MAY_IMPORT = {
             "sink",
             "source",
             "topics",
+            "transactional_client",
             "transactions",
         )
     },

@@ -60,9 +60,13 @@ _DEFAULTS: Properties = {
 }
 # Lowering the queue thresholds without the backoff costs four fifths of the throughput: the
 # fetcher then sleeps a second each time that the queue is full.
+# A rebalance waits so long for a member that is gone and has not been expired: with the default of
+# 5 minutes a group stood still for as long after a broker's restart (Kafka 4.3 had forgotten the
+# sessions). A worker polls many times a second.
+MAX_POLL_INTERVAL_MS = 60_000
+
 _CONSUMER_DEFAULTS: Properties = {
     **_DEFAULTS,
-    "max.poll.interval.ms": 300_000,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 65_536,  # Also the bound on a turn's bytes.
     "fetch.queue.backoff.ms": 2,
@@ -145,7 +149,12 @@ def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, 
     problems += _not_whole(given["consumer"], "max.poll.interval.ms")
     problems += _not_whole(given["consumer"], "session.timeout.ms")
     problems += _unfit_for_the_group(given["consumer"])
-    consumer: Properties = {**_CONSUMER_DEFAULTS, **given["consumer"], **_CONSUMER_FIXED}
+    consumer: Properties = {
+        **_CONSUMER_DEFAULTS,
+        "max.poll.interval.ms": max(MAX_POLL_INTERVAL_MS, _session_ms(given["consumer"])),
+        **given["consumer"],
+        **_CONSUMER_FIXED,
+    }
     if consumer.get("group.protocol", "classic") == "classic":
         consumer["partition.assignment.strategy"] = _COOPERATIVE
     producer: Properties = {**_PRODUCER_DEFAULTS, **given["producer"], **_PRODUCER_FIXED}
@@ -181,6 +190,12 @@ def exactly_once(properties: ClientProperties) -> tuple[ClientProperties, list[s
     producer.setdefault("metadata.recovery.strategy", TRANSACTION_RECOVERY)
     problems += _not_whole(producer, "transaction.timeout.ms")
     return ClientProperties(properties.consumer, producer), problems
+
+
+def _session_ms(given: Properties) -> int:
+    """Return the session that the client is given; the interval between polls is no shorter."""
+    value = str(given.get("session.timeout.ms", ""))
+    return int(value) if value.isdecimal() else 0
 
 
 def session_text(properties: Properties) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # Re-exported, untyped.
@@ -34,8 +34,8 @@ def make_admin(properties: Properties, watch: BrokerWatch) -> AdminClient:
 
 def wait_for_topics(
     settings: Settings, servers: str, admin: AdminClient, watch: BrokerWatch
-) -> int | None:
-    """Return the largest batch in bytes that both output topics take; None if that is not told.
+) -> None:
+    """Wait for a broker that has our topics.
 
     Raises:
         OutsideError: no broker answered in time, or it has not our topics.
@@ -67,7 +67,6 @@ def wait_for_topics(
             "ODRADEK_INPUT_TOPIC, ODRADEK_OUTPUT_TOPIC or ODRADEK_DEAD_LETTER_TOPIC"
         )
     _check_rights(admin, settings)
-    return _batch_bytes(admin, settings.writes)
 
 
 def _check_rights(admin: AdminClient, settings: Settings) -> None:
@@ -96,25 +95,25 @@ def _check_rights(admin: AdminClient, settings: Settings) -> None:
             )
 
 
-def with_batch_bytes(kafka: ClientProperties, limit: int | None) -> ClientProperties:
-    """Return the properties with batches that stay below the topics' limit, unless set by hand.
+def with_batch_bytes(kafka: ClientProperties, limits: Mapping[str, int]) -> ClientProperties:
+    """Return the properties with batches that stay below the topics' limits, unless set by hand.
 
     A broker refuses a batch as a whole. With a topic that takes 100,000 bytes and the client's
     default of 1,000,000, every turn went record by record: 23 s for what takes 1.4 s.
     """
-    if limit is None or "batch.size" in kafka.producer:
+    if not limits or "batch.size" in kafka.producer:
         return kafka
-    batch_bytes = max(1, min(1_000_000, int(BATCH_SHARE * limit)))
+    batch_bytes = max(1, min(1_000_000, int(BATCH_SHARE * min(limits.values()))))
     return kafka._replace(producer={**kafka.producer, "batch.size": batch_bytes})
 
 
-def _batch_bytes(admin: AdminClient, topics: Sequence[str]) -> int | None:
-    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
-    asked = admin.describe_configs(resources, request_timeout=ASK_S).values()
-    limits: list[int] = []
-    for config in asked:
+def topic_limits(admin: AdminClient, topics: Collection[str]) -> dict[str, int]:
+    """Return the bytes of the largest batch that each topic takes, of those that it is told of."""
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in {*topics}]
+    limits: dict[str, int] = {}
+    for resource, config in admin.describe_configs(resources, request_timeout=ASK_S).items():
         try:
-            limits.append(int(config.result()["max.message.bytes"].value))
+            limits[resource.name] = int(config.result()["max.message.bytes"].value)
         except (KafkaException, KeyError, ValueError):
             continue  # This user may not ask; the refusals will tell.
-    return min(limits, default=None)
+    return limits

@@ -26,7 +26,7 @@ from worker.metrics import Metrics
 from worker.outputs import TOO_LARGE, Refused
 from worker.service import SLICE_S
 from worker.sink import RETRY_S, Topics, refusal_text
-from worker.size_limits import SizeLimits
+from worker.size_limits import Ask, SizeLimits
 from worker.transactional_client import HANGS, TransactionalClient
 from worker.turn import Outputs
 
@@ -46,6 +46,7 @@ class TransactionalSink:
         self,
         properties: Properties,
         topics: Topics,
+        ask_limits: Ask,
         new_id: Callable[[], str],
         watch: BrokerWatch,
         metrics: Metrics,
@@ -64,7 +65,9 @@ class TransactionalSink:
         self._metrics = metrics
         self._holds = holds
         self._refused: list[Refused] = []
-        self._limits = SizeLimits(topics.shrink(), metrics)
+        # Of a compressed batch the size is not known before it is made.
+        compressed = properties.get("compression.type", "none") != "none"
+        self._limits = SizeLimits(topics.shrink(), metrics, dict if compressed else ask_limits)
         self._retry_at = 0.0
         self._open = False  # Whether a transaction is.
         self._sending: Call | None = None
@@ -81,6 +84,7 @@ class TransactionalSink:
             client.broken = exception.args[0]  # It failed for good since the last transaction.
             return
         self._open = True
+        self._limits.look()
         topics = (self._topics.output, self._topics.dead_letter)
         for topic, outgoing in zip(topics, (outputs.scores, outputs.dead_letters), strict=True):
             self._limits.hand_over(client.producer, topic, outgoing, self._refused.append)
@@ -90,9 +94,10 @@ class TransactionalSink:
             raise MustAbort
         try:
             if not self.committing:
-                if self._client.producer.flush(wait_s):
+                unsent = self._client.producer.flush(wait_s)
+                self._raise_if_refused()  # What waits behind a refusal would never be sent.
+                if unsent:
                     return False
-                self._raise_if_refused()
                 if not self._offsets_are_sent(cast("GroupOffsets", offsets), wait_s):
                     return False
                 self.committing = True

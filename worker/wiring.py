@@ -21,7 +21,7 @@ from worker.service import Delivery
 from worker.settings import Settings
 from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
-from worker.topics import make_admin, wait_for_topics, with_batch_bytes
+from worker.topics import make_admin, topic_limits, wait_for_topics, with_batch_bytes
 from worker.transactional_client import transactional_id
 from worker.transactions import TransactionalSink
 
@@ -72,8 +72,8 @@ def connected(settings: Settings, kafka: ClientProperties, health: Health) -> Co
     is_classic = kafka.consumer.get("group.protocol", "classic") == "classic"
     watch = BrokerWatch(health, classic_group=is_classic)
     admin = make_admin(kafka.consumer, watch)
-    batch_bytes = wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
-    return Connected(with_batch_bytes(kafka, batch_bytes), watch)
+    wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
+    return Connected(with_batch_bytes(kafka, topic_limits(admin, settings.writes)), watch)
 
 
 def kafka_source(settings: Settings, broker: Connected, seen: Watched, holds: Holds) -> KafkaSource:
@@ -119,6 +119,7 @@ def delivery(
     sink = TransactionalSink(
         kafka.producer,
         topics,
+        lambda: topic_limits(make_admin(kafka.consumer, watch), topics[:2]),
         lambda: transactional_id(settings.group_id, static_id),
         watch,
         seen.metrics,

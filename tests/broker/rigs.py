@@ -24,9 +24,10 @@ from worker.metrics import Metrics
 from worker.positions import Positions
 from worker.service import Source
 from worker.sink import KafkaSink, Topics
+from worker.size_limits import Ask
 from worker.source import KafkaSource
 from worker.starts import StartRules
-from worker.topics import make_admin
+from worker.topics import make_admin, topic_limits
 from worker.transactions import TransactionalSink
 from worker.turn import Turn
 
@@ -237,6 +238,7 @@ class KafkaRig:
         scores: str,
         dead_letters: str,
         new_id: Callable[[], str] = lambda: unique("transactions"),
+        ask_limits: Ask | None = None,
         **properties: object,
     ) -> TransactionalSink:
         kafka, problems = exactly_once(self._properties)
@@ -244,6 +246,7 @@ class KafkaRig:
         sink = TransactionalSink(
             {**kafka.producer, **properties},
             Topics(scores, dead_letters),
+            ask_limits or (lambda: topic_limits(self._make_admin(), (scores, dead_letters))),
             new_id,
             self._watch,
             self.metrics,

@@ -166,11 +166,15 @@ def test_a_turn_whose_partition_was_lost_is_aborted(rig: KafkaRig):
     rig.read_all(line.scores, 5)
 
 
-def test_an_output_too_large_is_written_again_in_its_smaller_form(rig: KafkaRig):
+@pytest.mark.parametrize("told", [True, False])
+def test_an_output_too_large_is_written_in_its_smaller_form(rig: KafkaRig, told: bool):
+    """Where the broker tells the limit, nothing is aborted; else its refusals show the limit."""
     small, large = an_event(*[0.01] * 60), an_event(*[50] * 60)
     line = Line(rig, [small, large, small, large], partitions=1, bytes_max=1500)
-    outcomes = line.deliver(rig.transactions(line.scores, line.letters))
+    ask = None if told else dict
+    outcomes = line.deliver(rig.transactions(line.scores, line.letters, ask_limits=ask))
     assert outcomes[-1] is Settled.DONE
+    assert (Settled.UNDONE in outcomes) is not told
     stored = [decode_score(record.value or b"") for record in rig.read_all(line.scores, 4)]
     assert {s.source.offset: s.truncated for s in stored} == {0: False, 1: True, 2: False, 3: True}
 

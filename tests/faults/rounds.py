@@ -28,6 +28,9 @@ from tests.faults.terms import REBALANCE_S, Terms
 NEVER_S = 60.0  # A flow that is not steady again by then will not be.
 # How many faults a round has; those on the same target exclude each other.
 SIZES = (1, 1, 1, 2, 2, 3)
+LOG_LINES = 100_000
+# By these lines a broker tells of its groups.
+GROUP_LOG = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.group=info"
 # Which targets may be hit at once: a broker that is away cannot be told to change a topic.
 APART = ({"broker", "topic"}, {"network", "topic"})
 
@@ -43,7 +46,7 @@ class Stage(NamedTuple):
 def a_stage(terms: Terms) -> Iterator[Stage]:
     with Proxy(free_port()) as proxy:
         properties = {**terms.broker_properties(), **properties_behind(proxy)}
-        with Broker(properties=properties) as broker:
+        with Broker(properties=properties, java_options=(GROUP_LOG,)) as broker:
             yield Stage(broker, proxy)
 
 
@@ -70,6 +73,7 @@ class Round:
     expelled: int
     load: float  # Of the machine, over the last minute.
     trouble: str | None = None
+    forgotten: bool = False  # See `forgets_members`.
 
     @property
     def is_late(self) -> bool:
@@ -84,6 +88,7 @@ class Round:
             # A machine that does other things as well is late for reasons of its own.
             *([f"LATE at load {self.load:.1f}"] if self.is_late else []),
             *([f"TROUBLE: {self.trouble}"] if self.trouble else []),
+            *(["the broker had forgotten whom to expire"] if self.forgotten else []),
         ]
         return ", ".join(words)
 
@@ -117,6 +122,18 @@ def _goes_with(fault: Fault, others: Sequence[Fault]) -> bool:
         and not other.destroys
         for other in others
     )
+
+
+def forgets_members(broker_log: str) -> bool:
+    """Say whether a broker's log since its start shows a group that it will not expire members of.
+
+    Kafka 4.3.1 loads a group when it starts, and again when it leads the group's partition in a
+    new epoch. Where the second comes while it loads, it says that it unloads, never that it has
+    loaded, and sets no session timers: a rebalance then waits for members that are gone, for as
+    long as `max.poll.interval.ms`.
+    """
+    loaded = max(broker_log.rfind(f"Loaded {kind} group") for kind in ("classic", "consumer"))
+    return broker_log.rfind("Unloading group metadata") > loaded
 
 
 def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
@@ -160,14 +177,17 @@ def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
         )
     with arena.clerk.books() as ledger:
         repeats = ledger.repeats - repeats_before
+    # Together they may add up: a worker that dies with its broker is missed once it is back.
+    limit_s = sum(fault.limit_s(arena.terms) for fault in faults)
+    forgotten = recovery_s > limit_s and forgets_members(site.broker.log_tail(LOG_LINES))
     return Round(
         tuple(fault.name for fault in faults),
         time.monotonic() - began,
         recovery_s,
-        # Together they may add up: a worker that dies with its broker is missed once it is back.
-        sum(fault.limit_s(arena.terms) for fault in faults),
+        limit_s + (arena.terms.max_poll_s if forgotten else 0.0),
         repeats,
         expelled,
         os.getloadavg()[0],
         trouble,
+        forgotten,
     )

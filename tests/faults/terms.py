@@ -17,6 +17,7 @@ class Terms:
     partitions: int = 4
     rate: float = 400.0
     session_s: float = 5.0  # Longer than a broker needs to come back, so that this expels nobody.
+    max_poll_s: float = 15.0  # So long a rebalance waits for members that are gone.
     delivery: str = "at-least-once"
     protocol: str = "classic"
     static_ids: bool = False
@@ -57,6 +58,7 @@ class Terms:
             "ODRADEK_STOP_TIMEOUT_S": f"{self.stop_timeout_s:g}",
             "ODRADEK_DELIVERY": self.delivery,
             "ODRADEK_LOG_LEVEL": self.log_level,
+            "KAFKA_CONSUMER_MAX_POLL_INTERVAL_MS": str(int(self.max_poll_s * 1000)),
             "KAFKA_RECONNECT_BACKOFF_MAX_MS": "250",
             # No longer than a transaction may last.
             "KAFKA_SOCKET_TIMEOUT_MS": str(int(self.transaction_timeout_s * 1000)),

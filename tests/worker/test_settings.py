@@ -272,6 +272,21 @@ def test_defaults_can_be_overridden():
     assert kafka.producer["linger.ms"] == "50"
 
 
+@pytest.mark.parametrize(
+    ("given", "max_poll_ms"),
+    [
+        ({}, 60_000),
+        ({"KAFKA_CONSUMER_SESSION_TIMEOUT_MS": "90000"}, 90_000),
+        ({"KAFKA_CONSUMER_SESSION_TIMEOUT_MS": "6000"}, 60_000),
+        ({"KAFKA_CONSUMER_MAX_POLL_INTERVAL_MS": "120000"}, "120000"),
+    ],
+)
+def test_polls_may_be_a_minute_apart_and_no_closer_than_a_session(given, max_poll_ms):
+    kafka, problems = kafka_properties({**SERVERS, **given})
+    assert not problems
+    assert kafka.consumer["max.poll.interval.ms"] == max_poll_ms
+
+
 def test_a_secret_comes_from_a_file(tmp_path):
     (tmp_path / "password").write_text("s3cret\n")
     kafka, problems = kafka_properties(
