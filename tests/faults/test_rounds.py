@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.rounds import forgets_members
 
-LOADED = "[GroupCoordinator id=1 topic=__consumer_offsets partition=0] Loaded {} group g with 3 members.\n"
+LOADED = "[GroupCoordinator id=1 topic=x partition=0] Loaded {} group g with 3 members.\n"
 UNLOADED = "[GroupCoordinator id=1] [GroupId=g] Unloading group metadata for generation 3.\n"
 CLASSIC, CONSUMER = LOADED.format("classic"), LOADED.format("consumer")
 
