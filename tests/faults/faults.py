@@ -15,11 +15,12 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from demo.broker import Broker
+from tests.faults import loading
 from tests.faults.arena import OUTPUT_BYTES_MAX, Arena
 from tests.faults.clerk import ends_of
 from tests.faults.group import Stop
 from tests.faults.proxy import Direction, Proxy
-from tests.faults.terms import Terms
+from tests.faults.terms import METADATA_S, REBALANCE_S, Terms
 
 BROKER_LIMIT_S = 3.0  # The flow is steady so soon after a broker's return.
 PARTITIONS_MAX = 10
@@ -38,6 +39,7 @@ class Site:
     broker: Broker
     proxy: Proxy
     stops: list[Stop] = field(default_factory=list)
+    false_starts: int = 0  # Of the broker.
 
 
 Act = Callable[[Site, random.Random], float]
@@ -108,12 +110,13 @@ def join_and_leave(site: Site, rng: random.Random) -> float:
 def kill_broker(site: Site, rng: random.Random) -> float:
     site.broker.kill()
     _pause(rng, 0.0, 1.0)
-    site.broker.start()
+    site.false_starts += loading.start(site.broker, site.proxy)
     return time.monotonic()
 
 
 def restart_broker(site: Site, _: random.Random) -> float:
-    site.broker.restart()
+    site.broker.stop()
+    site.false_starts += loading.start(site.broker, site.proxy)
     return time.monotonic()
 
 
@@ -255,6 +258,17 @@ def _broker(_: Terms) -> float:
     return BROKER_LIMIT_S
 
 
+def _death_and_gap(terms: Terms) -> float:
+    """Whoever takes over asks what is still there, and in transactions commits that first."""
+    return terms.death_limit_s + REBALANCE_S
+
+
+def _growth(_: Terms) -> float:
+    """Clients hear of partitions with their next look at the topic, and those of a group move in
+    two rounds."""
+    return METADATA_S + 2 * REBALANCE_S
+
+
 def _held(_: Terms) -> float:
     return 10.0  # A worker that holds asks again by itself, after a while.
 
@@ -274,11 +288,18 @@ FAULTS = (
     Fault("network: stalled", "network", stall_network, False, _broker),
     Fault("network: cut", "network", cut_network, False, _broker),
     Fault("network: connections dropped", "network", drop_connections, False, _broker),
-    Fault("topic: a partition more", "topic", add_partition, False, _broker),
+    Fault("topic: a partition more", "topic", add_partition, False, _growth),
     Fault("topic: outputs too large", "topic", oversize_outputs, False, _broker),
     # A held turn does not keep partitions from moving: whoever gets them reads its records again.
     Fault("topic: every output refused", "topic", refuse_output, True, _held),
-    Fault("topic: records deleted unread", "topic", delete_records, True, _death, destroys=True),
+    Fault(
+        "topic: records deleted unread",
+        "topic",
+        delete_records,
+        True,
+        _death_and_gap,
+        destroys=True,
+    ),
     Fault("topic: deleted and made again", "topic", remake_input, True, _held, destroys=True),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -71,6 +71,7 @@ class Proxy:
         self._links = {direction: _Link() for direction in Direction}
         self._connections: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
+        self._is_cut = self._is_shut = False
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -142,8 +143,20 @@ class Proxy:
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones, until `heal`."""
+        self._is_cut = True
         self._do(self._refuse)
         self._do(self._reset_all)
+
+    def shut(self) -> None:
+        """As `cut`, but until `open`: `heal` does not end it."""
+        self._is_shut = True
+        self._do(self._refuse)
+        self._do(self._reset_all)
+
+    def open(self) -> None:
+        """End `shut`."""
+        self._is_shut = False
+        self._do(self._listen)
 
     def reset(self) -> None:
         """Reset every connection; new ones are welcome."""
@@ -157,6 +170,7 @@ class Proxy:
                 link.stalled, link.latency_s, link.bytes_per_s = False, 0.0, None
                 link.bytes_until_cut = None
             self._wake()
+            self._is_cut = False
             await self._listen()
 
         self._do(all_well)
@@ -179,7 +193,7 @@ class Proxy:
     # All that follows runs in the proxy's thread.
 
     async def _listen(self) -> None:
-        if self._listener is None:
+        if self._listener is None and not self._is_cut and not self._is_shut:
             self._listener = socket.create_server((HOST, self.port))
             self._listener.setblocking(False)
             # Not sock_accept: cancelled at the wrong moment, it loses a connection that it took.

@@ -22,15 +22,13 @@ from demo.kafka_wire import free_port
 from tests.faults.arena import an_arena
 from tests.faults.entries import Blow
 from tests.faults.faults import FAULTS, Fault, Site
+from tests.faults.loading import GROUP_LOG
 from tests.faults.proxy import Proxy, properties_behind
 from tests.faults.terms import REBALANCE_S, Terms
 
 NEVER_S = 60.0  # A flow that is not steady again by then will not be.
 # How many faults a round has; those on the same target exclude each other.
 SIZES = (1, 1, 1, 2, 2, 3)
-LOG_LINES = 100_000
-# By these lines a broker tells of its groups.
-GROUP_LOG = "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.coordinator.group=info"
 # Which targets may be hit at once: a broker that is away cannot be told to change a topic.
 APART = ({"broker", "topic"}, {"network", "topic"})
 
@@ -73,7 +71,7 @@ class Round:
     expelled: int
     load: float  # Of the machine, over the last minute.
     trouble: str | None = None
-    forgotten: bool = False  # See `forgets_members`.
+    false_starts: int = 0  # Of the broker: see `tests.faults.loading`.
 
     @property
     def is_late(self) -> bool:
@@ -88,7 +86,7 @@ class Round:
             # A machine that does other things as well is late for reasons of its own.
             *([f"LATE at load {self.load:.1f}"] if self.is_late else []),
             *([f"TROUBLE: {self.trouble}"] if self.trouble else []),
-            *(["the broker had forgotten whom to expire"] if self.forgotten else []),
+            *([f"{self.false_starts} false starts"] if self.false_starts else []),
         ]
         return ", ".join(words)
 
@@ -124,23 +122,11 @@ def _goes_with(fault: Fault, others: Sequence[Fault]) -> bool:
     )
 
 
-def forgets_members(broker_log: str) -> bool:
-    """Say whether a broker's log since its start shows a group that it will not expire members of.
-
-    Kafka 4.3.1 loads a group when it starts, and again when it leads the group's partition in a
-    new epoch. Where the second comes while it loads, it says that it unloads, never that it has
-    loaded, and sets no session timers: a rebalance then waits for members that are gone, for as
-    long as `max.poll.interval.ms`.
-    """
-    loaded = max(broker_log.rfind(f"Loaded {kind} group") for kind in ("classic", "consumer"))
-    return broker_log.rfind("Unloading group metadata") > loaded
-
-
 def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
     """Do all of this at once, wait until the flow is steady again, and enter it in the books."""
     arena = site.arena
     committed = arena.committed(15)
-    expelled_before = arena.group.expulsions()
+    expelled_before, false_starts_before = arena.group.expulsions(), site.false_starts
     with arena.clerk.books() as ledger:
         repeats_before = ledger.repeats
     began_ms, began = time.time() * 1000, time.monotonic()
@@ -179,15 +165,17 @@ def deal(site: Site, faults: Sequence[Fault], rng: random.Random) -> Round:
         repeats = ledger.repeats - repeats_before
     # Together they may add up: a worker that dies with its broker is missed once it is back.
     limit_s = sum(fault.limit_s(arena.terms) for fault in faults)
-    forgotten = recovery_s > limit_s and forgets_members(site.broker.log_tail(LOG_LINES))
+    false_starts = site.false_starts - false_starts_before
+    if false_starts:  # It was away for longer than the sessions.
+        limit_s += arena.terms.death_limit_s
     return Round(
         tuple(fault.name for fault in faults),
         time.monotonic() - began,
         recovery_s,
-        limit_s + (arena.terms.max_poll_s if forgotten else 0.0),
+        limit_s,
         repeats,
         expelled,
         os.getloadavg()[0],
         trouble,
-        forgotten,
+        false_starts,
     )

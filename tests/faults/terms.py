@@ -7,6 +7,8 @@ from dataclasses import dataclass
 # A session that expires begins a rebalance: each member hears of it with its next heartbeat, joins,
 # asks where to begin, and catches up.
 REBALANCE_S = 1.5
+METADATA_S = 1.0  # How often clients look at their topics.
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Terms:
                 self.transaction_sweep_s * 1000
             ),
             "group.consumer.session.timeout.ms": int(self.session_s * 1000),
+            # Little to load at a start: see `tests.faults.loading`.
+            "offsets.topic.segment.bytes": MIB,
+            "transaction.state.log.segment.bytes": MIB,
+            "log.cleaner.backoff.ms": 1000,
         }
 
     def settings(self) -> dict[str, str]:
@@ -62,7 +68,7 @@ class Terms:
             "KAFKA_RECONNECT_BACKOFF_MAX_MS": "250",
             # No longer than a transaction may last.
             "KAFKA_SOCKET_TIMEOUT_MS": str(int(self.transaction_timeout_s * 1000)),
-            "KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": "1000",
+            "KAFKA_TOPIC_METADATA_REFRESH_INTERVAL_MS": str(int(METADATA_S * 1000)),
         }
         if self.protocol == "consumer":
             settings["KAFKA_CONSUMER_GROUP_PROTOCOL"] = "consumer"
