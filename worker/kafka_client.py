@@ -85,6 +85,7 @@ PASSING = HEALS | {
 
 class _BrokerState(msgspec.Struct):
     state: str
+    source: str = ""
 
 
 class _PartitionState(msgspec.Struct):
@@ -106,6 +107,11 @@ class Statistics(msgspec.Struct):
     brokers: dict[str, _BrokerState] = {}
     topics: dict[str, _TopicState] = {}
     cgrp: _GroupState | None = None
+
+    @property
+    def knows_a_broker(self) -> bool:
+        """Whether the client has any broker to connect to."""
+        return any(broker.source in ("configured", "learned") for broker in self.brokers.values())
 
     def is_in_group(self, *, classic: bool) -> bool:
         """Return whether the consumer is a settled member of its group.

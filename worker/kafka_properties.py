@@ -51,8 +51,9 @@ TRANSACTION_TIMEOUT_MS = 10_000
 # The default begins anew with the bootstrap servers when no broker answers for a while. It forgets
 # what waits for one: the first network cut then hung a transaction for ever (librdkafka 2.16).
 # Without it, a client forgets all brokers for ever if one that was frozen answers that there are
-# none: a transaction that hangs so is met by `worker.transactions`, nothing else would be.
+# none: the statistics show that, and `worker.transactional_client` takes another.
 TRANSACTION_RECOVERY = "none"
+TRANSACTION_STATISTICS_MS = 500
 
 _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
@@ -188,6 +189,7 @@ def exactly_once(properties: ClientProperties) -> tuple[ClientProperties, list[s
     producer = {n: v for n, v in properties.producer.items() if n != "message.timeout.ms"}
     producer.setdefault("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS)
     producer.setdefault("metadata.recovery.strategy", TRANSACTION_RECOVERY)
+    producer["statistics.interval.ms"] = TRANSACTION_STATISTICS_MS
     problems += _not_whole(producer, "transaction.timeout.ms")
     return ClientProperties(properties.consumer, producer), problems
 

@@ -15,12 +15,19 @@ from uuid import uuid4
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from schemas.errors import OutsideError
-from worker.kafka_client import BrokerWatch, Properties, make_client, outside_error
+from worker.kafka_client import (
+    BrokerWatch,
+    Properties,
+    make_client,
+    outside_error,
+    read_statistics,
+)
 from worker.service import SLICE_S
 
 log = logging.getLogger(__name__)
 
 HANGS = KafkaError(KafkaError._TIMED_OUT, "the client hangs", fatal=True)
+FORGETFUL = KafkaError(KafkaError._TRANSPORT, "the client has forgotten all brokers", fatal=True)
 
 _abandoned: list[Producer] = []  # To end one that hangs would hang as well.
 
@@ -53,7 +60,11 @@ class TransactionalClient:
         self.connected = False
         self._new_id = new_id
         self._watch = watch
-        self._properties: Properties = {**properties, "error_cb": self._on_error}
+        self._properties: Properties = {
+            **properties,
+            "error_cb": self._on_error,
+            "stats_cb": self._on_statistics,
+        }
         self._wait_max_s = int(properties["transaction.timeout.ms"]) / 1000
         self._waiting_since: float | None = None
         self._start_timeout_s = start_timeout_s
@@ -103,8 +114,11 @@ class TransactionalClient:
         """Return whether to make a call again that came to nothing.
 
         Not for longer than a transaction may last, counted while a broker answers: the client
-        hangs then, and is broken. librdkafka 2.16 does so where it has forgotten its brokers.
+        hangs then, and is broken, as is one that has forgotten all brokers.
         """
+        self.producer.poll(0)  # Such calls serve no callbacks.
+        if self.broken is not None:
+            return False
         now = time.monotonic()
         if self._waiting_since is None or not self._watch.a_broker_answers:
             self._waiting_since = now
@@ -135,7 +149,7 @@ class TransactionalClient:
                 "turn in hand counts. Each worker needs a group.instance.id of its own"
             )
         log.warning("The producer is of no use any more: %s. Taking a new one.", self.broken.str())
-        if self.broken is HANGS:
+        if self.broken is HANGS or self.broken is FORGETFUL:
             self.abandon()
         self.producer = self._new_producer()
         self.broken = None
@@ -152,6 +166,10 @@ class TransactionalClient:
             "this user may write to that transactional id",
             why,
         )
+
+    def _on_statistics(self, text: str) -> None:
+        if not read_statistics(text).knows_a_broker:
+            self.broken = FORGETFUL
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -137,14 +137,15 @@ class TransactionalSink:
         self._watch.raise_if_refused()
         client = self._client
         try:
-            if self._sending is not None and not self._sending_is_over(self._sending, wait_s):
+            under_way = self._sending if client.broken is None else None
+            if under_way is not None and not self._sending_is_over(under_way, wait_s):
                 return False
         except KafkaException as exception:
             client.broken = exception.args[0] if exception.args[0].fatal() else client.broken
         try:
             if client.broken is not None:
                 client.begin_anew()
-                self._open = False
+                self._open, self._sending = False, None
             if not client.connected and not client.connect(wait_s):
                 return False
             if self._open:

@@ -134,6 +134,23 @@ def test_a_client_that_hangs_while_it_commits_is_replaced_and_the_group_knows_wh
     assert sorted(score.source.offset for score in scores) == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_client_that_has_forgotten_all_brokers_is_replaced_at_once(rig: KafkaRig, caplog):
+    """As librdkafka does where a broker that was frozen answers that there is none."""
+    line = Line(rig, [an_event(1, 2, 3)] * 5)
+    sink = rig.transactions(line.scores, line.letters)
+    (turn,) = read_turns(line.source, 5)
+    sink.write(outputs_of(line.model, turn.records))
+    internal = '"brokers": {":0/internal": {"source": "internal", "state": "INIT"}}'
+    sink._client._on_statistics(f"{{{internal}}}")
+    delivery = ExactlyOnce(line.source, sink)
+    started, outcomes = time.monotonic(), []
+    assert within(lambda: outcomes.append(delivery.settle(turn, 0.1)) or Settled.UNDONE in outcomes)
+    assert time.monotonic() - started < 2.0
+    assert "the client has forgotten all brokers. Taking a new one" in caplog.text
+    line.deliver(sink)
+    rig.read_all(line.scores, 5)
+
+
 def test_a_successor_of_the_same_id_ends_what_was_left_open_and_fences_the_one_before(
     rig: KafkaRig,
 ):
