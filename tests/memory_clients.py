@@ -1,7 +1,7 @@
 """A source and two sinks on a `MemoryLog`: what the worker sees of Kafka's clients.
 
 The source has the worker's own numbering of assignments and its own committer; what is imitated is
-the client below them. Nothing here waits or starts a thread.
+the client below them. Nothing here starts a thread, or waits but for a commit to be confirmed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from worker.assignments import Assignments
 from worker.committer import Committer
 from worker.delivery import MustAbort
 from worker.hold import Hold, Holds
+from worker.membership import Membership
 from worker.turn import Outgoing, Outputs, Records, Turn
 
-# In seconds of the machine: only where a member is expelled while it confirms is it waited for.
-CONFIRM_LIMIT_S = 0.2
+# In seconds of the machine. Only where a member is expelled while it confirms is it waited for,
+# which nobody is in a gentle history.
+CONFIRM_LIMIT_S, GENTLE_LIMIT_S = 0.2, 60.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class MemorySource:
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()
         uncounted = cast("Any", SimpleNamespace(committed=lambda _: None))
-        self.committer = Committer(topic, uncounted, lambda: "")
+        self.committer = Committer(topic, uncounted, lambda: "", Membership(None, ""))
         self._consumer = cast("Any", MemoryConsumer(self))
         self._held: list[Stored] = []
         self._closing = False
@@ -100,6 +102,7 @@ class MemorySource:
     def keep_alive(self, wait_s: float) -> None:
         self.faults.at("keep alive")
         self._consumer.poll(wait_s)
+        self.committer.ask(self._consumer)
         if self.faults.happens(0.3):  # A record that was on its way when we paused.
             self._held += self._take(1)
 
@@ -122,6 +125,9 @@ class MemorySource:
         self._held = []
         self._ours.rewind()
 
+    def refused_as_unknown(self) -> None:
+        """Here a client that was expelled notices by itself."""
+
     def place_anew(self) -> None:
         self._held = []
         self._ours.unplace(self._ours.owned)
@@ -143,7 +149,8 @@ class MemorySource:
             if not self._closing:
                 self._settle(self._settle_limit_s)
             self.faults.at("revoked")
-            self.committer.confirm(self._consumer, revoked, CONFIRM_LIMIT_S)
+            limit_s = GENTLE_LIMIT_S if self.faults.gentle else CONFIRM_LIMIT_S
+            self.committer.confirm(self._consumer, revoked, limit_s)
             self._consumer.arrive()
             self._give_up(revoked)
             self.group.give_up(self.member, revoked)

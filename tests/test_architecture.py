@@ -43,6 +43,8 @@ MAY_IMPORT = {
             "committer",
             "ends",
             "kafka_client",
+            "kafka_records",
+            "membership",
             "outputs",
             "placing",
             "ranges",

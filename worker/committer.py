@@ -16,11 +16,14 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from worker.kafka_client import outside_error
+from worker.membership import Membership
 from worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 AGAIN_S, CONFIRM_S = 0.05, 1.0
+# An answer comes within the client's socket.timeout.ms, which is 60 s; one that does not is lost.
+ANSWER_S = 120.0
 # Nothing but a person can mend these.
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 # Another member answers for our partitions, and always will.
@@ -38,14 +41,17 @@ class Committer:
     """The commits of one topic; `owed` are the offsets not yet confirmed, by partition;
     `refusal` is why none ever will be."""
 
-    def __init__(self, topic: str, metrics: Metrics, note: Callable[[], str]) -> None:
+    def __init__(
+        self, topic: str, metrics: Metrics, note: Callable[[], str], membership: Membership
+    ) -> None:
         self.owed: dict[int, int] = {}
         self.refusal: KafkaError | None = None
         self._topic = topic
         self._note = note
         self._metrics = metrics
+        self._membership = membership
         self._failing = False
-        self._on_its_way = False
+        self._sent_at: float | None = None  # Of the one on its way.
 
     def commit(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
         """Owe these offsets, and ask for all that are owed; do not wait."""
@@ -54,13 +60,14 @@ class Committer:
 
     def ask(self, consumer: Consumer) -> None:
         """Ask for what is owed, unless an earlier commit is on its way; do not wait."""
-        if self.owed and not self._on_its_way:
+        lost = self._sent_at is not None and time.monotonic() - self._sent_at > ANSWER_S
+        if self.owed and (self._sent_at is None or lost):
             self._send(consumer, self.owed)
 
     def begin_anew(self) -> None:
         """There is a new client: nothing is owed, and no answer to the old one will come."""
         self.owed.clear()
-        self._on_its_way = False
+        self._sent_at = None
 
     def confirm(self, consumer: Consumer, partitions: Collection[int], limit_s: float) -> None:
         """Have what these partitions owe confirmed, waiting `limit_s` for a rebalance to pass.
@@ -115,13 +122,17 @@ class Committer:
 
     def on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         """librdkafka's answer, and ours to its client's exceptions."""
-        self._on_its_way = False
+        self._sent_at = None
         errors = [error, *(place.error for place in places)]
         failure = next((each for each in errors if each), None)
         for place in places:
             if not error and not place.error and self.owed.get(place.partition) == place.offset:
                 del self.owed[place.partition]
         self._metrics.committed("failed" if failure else "ok")
+        if failure is None:
+            self._membership.accepted()
+        elif failure.code() == KafkaError.UNKNOWN_MEMBER_ID:
+            self._membership.refused_as_unknown()
         if failure and failure.code() in _REFUSED:
             self.refusal = failure
         if failure and failure.code() in _FENCED:
@@ -138,7 +149,7 @@ class Committer:
 
     def _send(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:
         places = self.places(offsets)
-        self._on_its_way = True
+        self._sent_at = time.monotonic()
         try:
             consumer.commit(offsets=places, asynchronous=True)
         except KafkaException as error:

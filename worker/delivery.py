@@ -32,8 +32,12 @@ class CommittingSource(Source, Protocol):
     def done(self, turn: Turn) -> None:
         """Take note that a turn is committed by its transaction."""
 
+    def refused_as_unknown(self) -> None:
+        """The group refused a transaction's offsets because it does not know us."""
+
     def place_anew(self) -> None:
-        """Begin where the group's commits say: whether they hold the last turn is not known."""
+        """Begin where the group's commits say: whether they hold the last turn is not known. If
+        they do, that turn counts, though no counter of ours has seen it."""
 
 
 class Sink(Protocol):
@@ -82,7 +86,12 @@ class TransactionalSink(Protocol):
 
 
 class MustAbort(Exception):
-    """The transaction cannot be committed; its turn must be done again."""
+    """The transaction cannot be committed; its turn must be done again. `is_unknown`: because the
+    group does not know us."""
+
+    def __init__(self, *, is_unknown: bool = False) -> None:
+        super().__init__()
+        self.is_unknown = is_unknown
 
 
 class AtLeastOnce:
@@ -124,8 +133,10 @@ class ExactlyOnce:
             try:
                 if not self._sink.commit(self._source.transaction_offsets(turn), wait_s):
                     return Settled.WAITING
-            except MustAbort:
+            except MustAbort as why:
                 self._aborting, self._may_be_committed = True, self._sink.committing
+                if why.is_unknown:
+                    self._source.refused_as_unknown()
             else:
                 self._source.done(turn)
                 return Settled.DONE

@@ -55,17 +55,17 @@ TRANSACTION_TIMEOUT_MS = 10_000
 TRANSACTION_RECOVERY = "none"
 TRANSACTION_STATISTICS_MS = 500
 
+# A rebalance waits so long for a member that is gone and has not been expired: with the default of
+# 5 minutes a group stood still for as long after a broker's restart (Kafka 4.3 had forgotten the
+# sessions). A worker polls many times a second.
+MAX_POLL_INTERVAL_MS = 60_000
+
 _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
     "reconnect.backoff.max.ms": 1_000,
 }
 # Lowering the queue thresholds without the backoff costs four fifths of the throughput: the
 # fetcher then sleeps a second each time that the queue is full.
-# A rebalance waits so long for a member that is gone and has not been expired: with the default of
-# 5 minutes a group stood still for as long after a broker's restart (Kafka 4.3 had forgotten the
-# sessions). A worker polls many times a second.
-MAX_POLL_INTERVAL_MS = 60_000
-
 _CONSUMER_DEFAULTS: Properties = {
     **_DEFAULTS,
     "queued.min.messages": 20_000,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from confluent_kafka import KafkaError, Message
 
 from schemas.dead_letter import Headers
 from worker.logs import RECORDS
@@ -54,3 +57,15 @@ def columns_of(topic: str, read: list[KafkaRecord]) -> Records:
         [record.value() for record in read],
         [headers_of(record) for record in read],
     )
+
+
+def records_of(
+    messages: list[Message], deal_with: Callable[[KafkaError, int | None], None]
+) -> list[KafkaRecord]:
+    """Return the records among what the client returned; errors are dealt with."""
+    if all(message.error() is None for message in messages):
+        return cast("list[KafkaRecord]", messages)
+    for message in messages:
+        if (error := message.error()) is not None:
+            deal_with(error, message.partition())
+    return cast("list[KafkaRecord]", [m for m in messages if m.error() is None])

@@ -95,7 +95,7 @@ class Placing:
         for partition, start in starts.items():
             if start.gap:
                 self._gap(partition, start)
-        begun = {p: start for p, start in starts.items() if self._is_committed(p, start)}
+        begun = self._committed(starts)
         if not begun:
             return
         places = {p: TopicPartition(self._topic, p, start.offset) for p, start in begun.items()}
@@ -121,19 +121,25 @@ class Placing:
                 self._ours.begin(partition, start.offset)
         log.info("Beginning: %s.", _by_why(begun))
 
-    def _is_committed(self, partition: int, start: Start) -> bool:
-        """Have a new start committed: where nothing arrives, the next one would be another.
+    def _committed(self, starts: dict[int, Start]) -> dict[int, Start]:
+        """Have new starts committed, and return those that may begin now: where nothing arrives,
+        the next start would be another.
 
         In transactions nothing is read before it is: it could arrive after one, and take the
         group back.
         """
-        if partition in self._ours.numbers or start.why == "committed":
-            return True
-        self._committer.commit(self.consumer, {partition: start.offset})
-        if self._in_transactions:
-            self._committer.forget([partition])
-            self._positions.ask([partition])
-        return not self._in_transactions
+        new = {
+            partition: start.offset
+            for partition, start in starts.items()
+            if partition not in self._ours.numbers and start.why != "committed"
+        }
+        if new:
+            self._committer.commit(self.consumer, new)
+        if not new or not self._in_transactions:
+            return starts
+        self._committer.forget(new)
+        self._positions.ask(new)
+        return {partition: start for partition, start in starts.items() if partition not in new}
 
     def _gap(self, partition: int, start: Start) -> None:
         what = f"Partition {partition} of {self._topic}: {start.gap}. Records are lost"

@@ -22,8 +22,8 @@ from worker.turn import Outgoing
 
 log = logging.getLogger(__name__)
 
-# The bytes of the first chunks, how much smaller the next are, how long one may take.
-CHUNK_BYTES, CHUNK_SHRINK, CHUNK_S = 64 * 1024, 8, 5.0
+# The bytes of the first chunks, how much smaller the next are, how long all may be waited for.
+CHUNK_BYTES, CHUNK_SHRINK, CHUNKS_S = 64 * 1024, 8, 5.0
 # What a chunk of several outputs may take of a limit.
 CHUNK_SHARE = 0.9
 # At most what a batch of one record takes beside its key, value and headers, and a header beside
@@ -47,6 +47,7 @@ class SizeLimits:
         self._too_large: dict[str, int] = {}  # Topic -> the smallest size that it refused.
         self._careful = False  # Whether a turn is tried again.
         self._chunk_bytes: int | None = None  # None: by what is told.
+        self._smaller_ones = 0  # How many outputs of the turn are smaller than they were.
         self._said: set[str] = set()  # Topics of which the log says that outputs are made smaller.
 
     def note(self, refused: Sequence[Refused]) -> bool:
@@ -60,14 +61,16 @@ class SizeLimits:
             return all(self._may_fit(each.output) for each in refused)
         return self._has_shown(refused[0].output)  # It had a batch of its own.
 
-    def look(self) -> None:
-        """Ask what topics take now, where a turn is tried again."""
+    def begin(self) -> None:
+        """A turn is about to be written; where it is tried again, ask what topics take now."""
+        self._smaller_ones = 0
         if self._careful:
             self._told = self._ask()
 
-    def forget_chunks(self) -> None:
-        """The turn is through."""
+    def turn_is_done(self) -> None:
+        """It was taken as it was written."""
         self._careful, self._chunk_bytes = False, None
+        self._metrics.truncated(self._smaller_ones)
 
     def hand_over(
         self, producer: Producer, topic: str, outgoing: Outgoing, on_refused: OnRefused
@@ -86,11 +89,10 @@ class SizeLimits:
             on_refused(refusal)
 
         headers = outgoing.headers or [[] for _ in outgoing.values]
-        waiting = 0
+        waiting, deadline = 0, time.monotonic() + CHUNKS_S
         for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
             output = self._as_small_as_it_must(Output(topic, *record))
             if self._careful and waiting + output.bytes() > self._chunk(topic):
-                deadline = time.monotonic() + CHUNK_S
                 while producer.flush(SLICE_S) and not refused and time.monotonic() < deadline:
                     pass
                 waiting = 0
@@ -130,7 +132,7 @@ class SizeLimits:
     def _as_small_as_it_must(self, output: Output) -> Output:
         smaller = self._smaller(output)
         if smaller is not output:
-            self._metrics.truncated(1)
+            self._smaller_ones += 1
             if output.topic not in self._said:
                 self._said.add(output.topic)
                 log.warning(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import cast
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -28,8 +28,9 @@ from worker.committer import Committer, GroupOffsets
 from worker.hold import Holds
 from worker.kafka_client import BrokerWatch, Properties, deal_with, make_client
 from worker.kafka_properties import session_text
-from worker.kafka_records import KafkaRecord, columns_of
+from worker.kafka_records import KafkaRecord, columns_of, records_of
 from worker.lags import Lags
+from worker.membership import Membership
 from worker.metrics import Metrics
 from worker.placing import Placing
 from worker.positions import Positions
@@ -65,15 +66,15 @@ class KafkaSource:
         self._watch = watch
         self._metrics = metrics
         self._on_joined = on_joined
-        self._static_id = properties.get("group.instance.id")
-        self._session = session_text(properties)
+        static_id = properties.get("group.instance.id")
+        self._membership = Membership(static_id, session_text(properties))
         self._settle_limit_s = SETTLE_SHARE * int(properties["max.poll.interval.ms"]) / 1000
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()
         self.lags = Lags(topic, self._ours.positions, watch)
         self._held: list[KafkaRecord] = []  # Read while only keeping alive.
         self._paused = self._closing = False
-        self._committer = Committer(topic, metrics, positions.note)
+        self._committer = Committer(topic, metrics, positions.note, self._membership)
         self._properties: Properties = {
             **properties,
             "error_cb": watch.on_error,
@@ -95,6 +96,7 @@ class KafkaSource:
 
     def start(self, settle: Callable[[float], None]) -> None:
         self._settle = settle
+        self._membership.begin_anew()
         self._consumer.subscribe(
             [self._topic],
             on_assign=self._on_assign,
@@ -106,7 +108,7 @@ class KafkaSource:
         self._raise_if_refused()
         self._resume()
         self._ours.given_up.clear()
-        if not self._placing.place():
+        if self._membership.is_forgotten() or not self._placing.place():
             self._begin_anew()
         records, self._held = self._held, []
         # `consume` would wait for a full batch; `poll` waits for the first message only.
@@ -132,6 +134,7 @@ class KafkaSource:
             self._consumer.pause(self._placed())
         if (message := self._consumer.poll(wait_s)) is not None:
             self._held += self._records_of([message])
+        self._committer.ask(self._consumer)
 
     def commit(self, turn: Turn) -> None:
         offsets = self._ours.finish(turn)
@@ -144,12 +147,16 @@ class KafkaSource:
 
     def done(self, turn: Turn) -> None:
         self._ours.finish(turn)
+        self._membership.accepted()
         self._metrics.committed("ok")
 
     def rewind(self) -> None:
         self._held = []
         self._ours.rewind()
         self._seek(self._ours.numbers.keys())
+
+    def refused_as_unknown(self) -> None:
+        self._membership.refused_as_unknown()
 
     def place_anew(self) -> None:
         self._held = []
@@ -161,34 +168,21 @@ class KafkaSource:
             return
         self._closing = True
         self._committer.confirm_while_polling(self._consumer, limit_s)
-        if self._static_id and self._ours.owned:
-            log.info(
-                "Static member %s keeps partitions %s for %s; then they go to others.",
-                self._static_id,
-                sorted(self._ours.owned),
-                self._session,
-            )
-        self._leave()
-
-    def _leave(self) -> None:
-        """Close the client, and have the group hear of it: librdkafka 2.16 closes a cooperative
-        member without partitions silently, and the next rebalance waited for its session."""
-        if not self._static_id and not self._ours.owned:
-            self._consumer.unsubscribe()
-        self._consumer.close()
+        self._membership.leave(self._consumer, self._ours.owned, limit_s)
 
     def _begin_anew(self) -> None:
-        """Take a new client for a topic that was made again.
+        """Take a new client, for a group that has forgotten the old one or a topic made again.
 
-        Its leader epochs begin below those of the old topic. librdkafka 2.16 takes them for
-        outdated: the old client would never read it.
+        Such a topic's leader epochs begin below those of the old one. librdkafka 2.16 takes them
+        for outdated: the old client would never read it.
         """
-        self._closing = True  # Nothing of the old topic is settled or committed.
-        if not Call(self._leave).wait(self._settle_limit_s):
-            raise OutsideError(f"the client of the old topic {self._topic} hangs; stopping")
+        self._committer.begin_anew()
+        self._closing = True  # Nothing of before is settled or committed.
+        leave = partial(self._membership.leave, self._consumer, self._ours.owned, 0.0)
+        if not Call(leave).wait(self._settle_limit_s):
+            raise OutsideError(f"the old client of topic {self._topic} hangs; stopping")
         self._closing = self._paused = False
         self._ours.give_up(set(self._ours.owned))
-        self._committer.begin_anew()
         self._held = []
         self._consumer = self._placing.consumer = make_client(Consumer, self._properties)
         self.start(self._settle)
@@ -200,19 +194,10 @@ class KafkaSource:
         return Turn(records, ends, self._ours.read(ends))
 
     def _records_of(self, messages: list[Message]) -> list[KafkaRecord]:
-        """Return the records among what the client returned; errors are dealt with here.
-
-        Raises:
-            OutsideError: reading cannot go on.
-        """
-        if all(message.error() is None for message in messages):
-            return cast("list[KafkaRecord]", messages)
-        for message in messages:
-            if (error := message.error()) is not None:
-                self._deal_with(error, message.partition())
-        return cast("list[KafkaRecord]", [m for m in messages if m.error() is None])
+        return records_of(messages, self._deal_with)
 
     def _deal_with(self, error: KafkaError, partition: int | None) -> None:
+        """Raises OutsideError where reading cannot go on."""
         if error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
             self._positions.ask([partition])  # What is next is not there.
         elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and self._ours.owned:
@@ -254,6 +239,7 @@ class KafkaSource:
         return [TopicPartition(self._topic, partition) for partition in self._ours.numbers]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._membership.joining = False
         if self._closing:
             return
         self._metrics.rebalanced("assigned")
@@ -277,6 +263,7 @@ class KafkaSource:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("lost")
+        self._membership.joining = True
         self._give_up(consumer, partitions)
         log.warning(
             "Lost partitions %s: another worker may have them by now. Nothing of them is "

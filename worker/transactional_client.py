@@ -84,10 +84,12 @@ class TransactionalClient:
         try:
             self.producer.init_transactions(wait_s)
         except KafkaException as exception:
-            if exception.args[0].retriable():
-                self.may_wait()
-                return False
-            raise self._refused_id(exception) from None
+            if not exception.args[0].retriable():
+                raise self._refused_id(exception) from None
+            self.producer.poll(0)
+            if self.broken is FORGETFUL:
+                self.begin_anew()
+            return False
         self.connected = True
         self.got_on()
         return True
@@ -124,8 +126,13 @@ class TransactionalClient:
             self._waiting_since = now
         if now - self._waiting_since < self._wait_max_s:
             return True
-        self.broken = HANGS
+        self.breaks(HANGS)
         return False
+
+    def breaks(self, why: KafkaError) -> None:
+        """It is of no use any more. The first reason stands, unless it was fenced meanwhile."""
+        if self.broken is None or why.code() == KafkaError._FENCED:
+            self.broken = why
 
     def got_on(self) -> None:
         """A call has come to something."""
@@ -169,10 +176,10 @@ class TransactionalClient:
 
     def _on_statistics(self, text: str) -> None:
         if not read_statistics(text).knows_a_broker:
-            self.broken = FORGETFUL
+            self.breaks(FORGETFUL)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self.broken = error  # The call in hand says so too, and it is dealt with there.
+            self.breaks(error)  # The call in hand says so too, and it is dealt with there.
         else:
             self._watch.on_error(error)

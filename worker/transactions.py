@@ -66,7 +66,8 @@ class TransactionalSink:
         self._holds = holds
         self._refused: list[Refused] = []
         # Of a compressed batch the size is not known before it is made.
-        compressed = properties.get("compression.type", "none") != "none"
+        codecs = {properties.get(f"compression.{name}", "none") for name in ("type", "codec")}
+        compressed = codecs != {"none"}
         self._limits = SizeLimits(topics.shrink(), metrics, dict if compressed else ask_limits)
         self._retry_at = 0.0
         self._open = False  # Whether a transaction is.
@@ -78,13 +79,15 @@ class TransactionalSink:
         client = self._client
         if not client.connected and client.broken is None:
             client.connect_now()
+        if client.broken is not None:
+            return  # Since the last transaction; the turn is done again.
         try:
             client.producer.begin_transaction()
         except KafkaException as exception:
-            client.broken = exception.args[0]  # It failed for good since the last transaction.
+            client.breaks(exception.args[0])
             return
         self._open = True
-        self._limits.look()
+        self._limits.begin()
         topics = (self._topics.output, self._topics.dead_letter)
         for topic, outgoing in zip(topics, (outputs.scores, outputs.dead_letters), strict=True):
             self._limits.hand_over(client.producer, topic, outgoing, self._refused.append)
@@ -106,7 +109,7 @@ class TransactionalSink:
             return self._deal_with(exception.args[0])
         self.committing = self._open = False
         self._client.got_on()
-        self._limits.forget_chunks()
+        self._limits.turn_is_done()
         self._aborts_in_a_row = 0
         self._holds.end(Hold.OUTPUT, "the outputs are taken again.")
         return True
@@ -141,7 +144,8 @@ class TransactionalSink:
             if under_way is not None and not self._sending_is_over(under_way, wait_s):
                 return False
         except KafkaException as exception:
-            client.broken = exception.args[0] if exception.args[0].fatal() else client.broken
+            if exception.args[0].fatal():
+                client.breaks(exception.args[0])
         try:
             if client.broken is not None:
                 client.begin_anew()
@@ -153,7 +157,7 @@ class TransactionalSink:
         except KafkaException as exception:
             error = exception.args[0]
             if error.fatal():
-                client.broken = error
+                client.breaks(error)
             elif error.retriable():
                 client.may_wait()
             elif not error.txn_requires_abort():
@@ -193,7 +197,7 @@ class TransactionalSink:
         self._watch.raise_if_refused()
         self._raise_if_refused()
         if error.fatal():
-            self._client.broken = error
+            self._client.breaks(error)
         elif error.retriable() and self._client.may_wait():
             return False
         self._metrics.committed("failed")
@@ -202,7 +206,7 @@ class TransactionalSink:
         self._aborts_in_a_row += 1
         pause_s = min(RETRY_S, 0.1 * 2**self._aborts_in_a_row)
         self._retry_at = time.monotonic() + pause_s
-        raise MustAbort
+        raise MustAbort(is_unknown=error.code() == KafkaError.UNKNOWN_MEMBER_ID)
 
     def _raise_if_refused(self) -> None:
         """Have the transaction aborted if an output was refused, and see to the next try."""

@@ -234,3 +234,17 @@ class TestDeliberateStarts:
         source = started(rig, topic, unique("group"), StartRules(from_offsets={0: 7}))
         with pytest.raises(OutsideError, match="wants offset 7 of partition 0, which holds 0 to 0"):
             within(lambda: source.read(0.1))
+
+
+@pytest.mark.parametrize("in_transactions", [True, False])
+def test_all_partitions_of_a_new_group_begin_together(rig: KafkaRig, in_transactions, caplog):
+    """In transactions their starts are committed first: all at once, not one after another."""
+    caplog.set_level("INFO")
+    topic = rig.topic(partitions=20)
+    for partition in range(20):
+        rig.produce(topic, b"x", partition=partition)
+    source = rig.source(topic, unique("group"), in_transactions=in_transactions)
+    source.start(lambda _: None)
+    read_turns(source, 20)
+    beginnings = [m for m in caplog.messages if m.startswith("Beginning: ")]
+    assert len(beginnings) <= 3, beginnings

@@ -46,7 +46,7 @@ def _is_loaded(broker: Broker) -> bool:
     deadline = time.monotonic() + LOADED_S
     while (loaded := loading(broker.log_tail(LOG_LINES))) is None:
         if time.monotonic() > deadline:
-            return True  # There is no group yet.
+            return not _TOLD.search(broker.log_tail(LOG_LINES))  # There is no group yet.
         time.sleep(LOOK_S)
     return loaded
 

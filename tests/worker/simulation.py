@@ -429,6 +429,7 @@ class _WatchedSource:
             "still_owned",
             "rewind",
             "place_anew",
+            "refused_as_unknown",
             "transaction_offsets",
             "close",
         ):

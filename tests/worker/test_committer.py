@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from worker.committer import Committer
+from worker.membership import Membership
 
 
 class Client:
@@ -34,7 +35,7 @@ def client():
 
 @pytest.fixture
 def committer():
-    return Committer("events", Mock(), lambda: "note")
+    return Committer("events", Mock(), lambda: "note", Membership(None, ""))
 
 
 def test_while_one_is_on_its_way_the_others_are_owed_and_go_together(committer, client):

@@ -50,12 +50,12 @@ def tries(limits: SizeLimits, topic: Topic, *sizes: int, most: int = 10) -> list
     while len(outcomes) < most:
         refused: list[Refused] = []
         topic.sizes = []
-        limits.look()
+        limits.begin()
         values = [b"v" * size for size in sizes]
         limits.hand_over(topic, "scores", Outgoing(values, [None] * len(sizes)), refused.append)
         topic.flush()
         if not refused:
-            limits.forget_chunks()
+            limits.turn_is_done()
             return outcomes
         outcomes.append(limits.note(refused))
         if not outcomes[-1]:
