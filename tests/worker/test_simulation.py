@@ -26,7 +26,7 @@ from worker.model import Model
 from worker.service import Settled, Source, Worker
 from worker.turn import Outgoing, Outputs, Records, Tally, Turn
 
-SEEDS = 300
+SEEDS = 200
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
