@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Collection
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,11 @@ class Membership:
             consumer.close()
             return
         deadline = time.monotonic() + min(limit_s, LET_IN_LIMIT_S)
-        while self.joining and time.monotonic() < deadline:
-            consumer.poll(POLL_S)
-        if not owned:
-            consumer.unsubscribe()
+        try:
+            while self.joining and time.monotonic() < deadline:
+                consumer.poll(POLL_S)
+            if not owned:
+                consumer.unsubscribe()
+        except KafkaException as error:  # It failed for good, and is no member.
+            log.debug("Leaving without a word: %s", error)
         consumer.close()

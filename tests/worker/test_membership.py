@@ -5,6 +5,7 @@ from __future__ import annotations
 from unittest.mock import Mock, call
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from worker import membership as module
 from worker.membership import FORGOTTEN_S, Membership
@@ -51,6 +52,13 @@ def test_one_that_is_not_let_in_leaves_all_the_same():
     member, consumer = Membership(None, ""), Mock()
     member.begin_anew()
     member.leave(consumer, [], 0.0)
+    assert consumer.mock_calls == [call.unsubscribe(), call.close()]
+
+
+def test_one_whose_client_failed_for_good_is_closed_all_the_same():
+    member, consumer = Membership(None, ""), Mock()
+    consumer.unsubscribe.side_effect = KafkaException(KafkaError(KafkaError._FATAL))
+    member.leave(consumer, [], 5.0)
     assert consumer.mock_calls == [call.unsubscribe(), call.close()]
 
 
