@@ -48,6 +48,7 @@ class SizeLimits:
         self._careful = False  # Whether a turn is tried again.
         self._chunk_bytes: int | None = None  # None: by what is told.
         self._smaller_ones = 0  # How many outputs of the turn are smaller than they were.
+        self._deadline = 0.0  # Until then chunks of the turn are waited for.
         self._said: set[str] = set()  # Topics of which the log says that outputs are made smaller.
 
     def note(self, refused: Sequence[Refused]) -> bool:
@@ -64,6 +65,7 @@ class SizeLimits:
     def begin(self) -> None:
         """A turn is about to be written; where it is tried again, ask what topics take now."""
         self._smaller_ones = 0
+        self._deadline = time.monotonic() + CHUNKS_S
         if self._careful:
             self._told = self._ask()
 
@@ -89,12 +91,13 @@ class SizeLimits:
             on_refused(refusal)
 
         headers = outgoing.headers or [[] for _ in outgoing.values]
-        waiting, deadline = 0, time.monotonic() + CHUNKS_S
+        waiting = 0
         for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
             output = self._as_small_as_it_must(Output(topic, *record))
             if self._careful and waiting + output.bytes() > self._chunk(topic):
-                while producer.flush(SLICE_S) and not refused and time.monotonic() < deadline:
-                    pass
+                while not refused and time.monotonic() < self._deadline:
+                    if not producer.flush(SLICE_S):
+                        break
                 waiting = 0
             if refused:
                 break

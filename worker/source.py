@@ -16,6 +16,7 @@ The rules of ownership:
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from functools import partial
 
@@ -67,7 +68,8 @@ class KafkaSource:
         self._metrics = metrics
         self._on_joined = on_joined
         static_id = properties.get("group.instance.id")
-        self._membership = Membership(static_id, session_text(properties))
+        classic = properties.get("group.protocol", "classic") == "classic"
+        self._membership = Membership(static_id, session_text(properties), classic=classic)
         self._settle_limit_s = SETTLE_SHARE * int(properties["max.poll.interval.ms"]) / 1000
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()
@@ -96,7 +98,7 @@ class KafkaSource:
 
     def start(self, settle: Callable[[float], None]) -> None:
         self._settle = settle
-        self._membership.begin_anew()
+        self._membership.joins()
         self._consumer.subscribe(
             [self._topic],
             on_assign=self._on_assign,
@@ -167,8 +169,11 @@ class KafkaSource:
         if self._closing:
             return
         self._closing = True
+        began = time.monotonic()
         self._committer.confirm_while_polling(self._consumer, limit_s)
-        self._membership.leave(self._consumer, self._ours.owned, limit_s)
+        self._membership.say_it_stays(self._ours.owned)
+        left_s = max(0.0, limit_s - (time.monotonic() - began))
+        self._membership.leave(self._consumer, self._ours.owned, left_s)
 
     def _begin_anew(self) -> None:
         """Take a new client, for a group that has forgotten the old one or a topic made again.
@@ -182,6 +187,7 @@ class KafkaSource:
         if not Call(leave).wait(self._settle_limit_s):
             raise OutsideError(f"the old client of topic {self._topic} hangs; stopping")
         self._closing = self._paused = False
+        self._positions.forget(self._ours.owned)
         self._ours.give_up(set(self._ours.owned))
         self._held = []
         self._consumer = self._placing.consumer = make_client(Consumer, self._properties)
@@ -239,7 +245,7 @@ class KafkaSource:
         return [TopicPartition(self._topic, partition) for partition in self._ours.numbers]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._membership.joining = False
+        self._membership.is_let_in()
         if self._closing:
             return
         self._metrics.rebalanced("assigned")
@@ -263,7 +269,7 @@ class KafkaSource:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("lost")
-        self._membership.joining = True
+        self._membership.joins()
         self._give_up(consumer, partitions)
         log.warning(
             "Lost partitions %s: another worker may have them by now. Nothing of them is "

@@ -87,7 +87,10 @@ class TransactionalClient:
             if not exception.args[0].retriable():
                 raise self._refused_id(exception) from None
             self.producer.poll(0)
-            if self.broken is FORGETFUL:
+            # A coordinator may take its time to load, and so no less than at a start.
+            if self._waits_for_longer_than(self._start_timeout_s):
+                self.breaks(HANGS)
+            if self.broken is HANGS or self.broken is FORGETFUL:
                 self.begin_anew()
             return False
         self.connected = True
@@ -121,17 +124,22 @@ class TransactionalClient:
         self.producer.poll(0)  # Such calls serve no callbacks.
         if self.broken is not None:
             return False
-        now = time.monotonic()
-        if self._waiting_since is None or not self._watch.a_broker_answers:
-            self._waiting_since = now
-        if now - self._waiting_since < self._wait_max_s:
+        if not self._waits_for_longer_than(self._wait_max_s):
             return True
         self.breaks(HANGS)
         return False
 
+    def _waits_for_longer_than(self, limit_s: float) -> bool:
+        now = time.monotonic()
+        if self._waiting_since is None or not self._watch.a_broker_answers:
+            self._waiting_since = now
+        return now - self._waiting_since >= limit_s
+
     def breaks(self, why: KafkaError) -> None:
         """It is of no use any more. The first reason stands, unless it was fenced meanwhile."""
         if self.broken is None or why.code() == KafkaError._FENCED:
+            if self.broken is HANGS or self.broken is FORGETFUL:
+                self.abandon()
             self.broken = why
 
     def got_on(self) -> None:

@@ -1,14 +1,16 @@
-"""Who leaves is heard to leave: on Apache Kafka alone."""
+"""Who leaves is heard to leave, and who is forgotten joins anew: on Apache Kafka alone."""
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.broker.rigs import KafkaRig, unique
+from tests.broker.rigs import KafkaRig, read_turns, unique
 from tests.components import WAIT_S, within
+from worker import membership
 from worker.service import Source
 
 HEARD_S = 3.0  # A session, which is what a silent leave would take, is 45 s.
@@ -42,3 +44,23 @@ def test_one_that_closes_is_out_of_the_group_at_once(kafka, protocol: str, which
         (idle,) = [source for source in sources if source is not busy[-1]]
         (idle if which == "idle" else busy[-1]).close(5.0)
         assert within(lambda: len(assigned()) == 1, HEARD_S), assigned()
+
+
+def test_one_that_its_group_has_forgotten_joins_anew_and_reads_again(kafka, monkeypatch, caplog):
+    monkeypatch.setattr(membership, "FORGOTTEN_S", 0.1)
+    with ExitStack() as stack:
+        rig = KafkaRig(kafka, stack)
+        topic, group = rig.topic(), unique("group")
+        rig.produce(topic, b"one")
+        source = rig.source(topic, group)
+        source.start(lambda _: None)
+        (turn,) = read_turns(source, 1)
+        source.refused_as_unknown()
+        time.sleep(0.2)
+        source.refused_as_unknown()
+        (again,) = read_turns(source, 1)
+        assert "does not notice. Joining anew" in caplog.text
+        assert not len(source.still_owned(turn).records)
+        source.commit(again)
+        source.close(5.0)
+        assert rig.committed(topic, group) == {0: 1}

@@ -75,3 +75,14 @@ def test_a_new_client_owes_nothing_and_waits_for_no_old_answer(committer, client
     assert committer.owed == {}
     committer.commit(client, {0: 3})
     assert client.offsets() == [{0: 7}, {0: 3}]
+
+
+def test_the_membership_hears_of_refusals_and_of_success(client):
+    membership = Mock()
+    committer = Committer("events", Mock(), lambda: "note", membership)
+    committer.commit(client, {0: 7})
+    committer.on_commit(KafkaError(KafkaError.UNKNOWN_MEMBER_ID), client.sent[0])
+    assert [each[0] for each in membership.mock_calls] == ["refused_as_unknown"]
+    committer.ask(client)
+    committer.on_commit(None, client.sent[1])
+    assert [each[0] for each in membership.mock_calls] == ["refused_as_unknown", "accepted"]

@@ -22,14 +22,18 @@ LOADING = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading", retriab
 class Producer:
     """Grants its id after so many asks, and hands statistics on when polled."""
 
-    def __init__(self, properties: dict, asks: int, statistics: list[str]) -> None:
+    def __init__(
+        self, properties: dict, asks: int, statistics: list[str], waits=lambda _: None
+    ) -> None:
+        self._waits = waits
         self.id = properties["transactional.id"]
         self._on_statistics = properties["stats_cb"]
         self._asks = asks
         self._statistics = statistics
 
-    def init_transactions(self, _: float) -> None:
+    def init_transactions(self, wait_s: float) -> None:
         self._asks -= 1
+        self._waits(wait_s)
         if self._asks >= 0:
             raise KafkaException(LOADING)
 
@@ -45,12 +49,12 @@ def clock(monkeypatch):
     return now
 
 
-def a_client(monkeypatch, *, asks: int = 0, statistics: list[str] | None = None, names=None):
+def a_client(monkeypatch, *, asks=0, statistics=None, names=None, waits=lambda _: None):
     names = names or map("id-{}".format, itertools.count(1))
     monkeypatch.setattr(
         module,
         "make_client",
-        lambda _, properties: Producer(properties, asks, statistics if statistics else []),
+        lambda _, properties: Producer(properties, asks, statistics or [], waits),
     )
     watch = BrokerWatch(Health(60.0, last_beat=0.0))
     return TransactionalClient(
@@ -58,8 +62,11 @@ def a_client(monkeypatch, *, asks: int = 0, statistics: list[str] | None = None,
     )
 
 
-def test_one_that_gets_its_id_late_is_of_use(monkeypatch):
-    client = a_client(monkeypatch, asks=200)
+def test_one_that_gets_its_id_late_is_of_use(monkeypatch, clock):
+    def wait(wait_s: float) -> None:
+        clock[0] += wait_s
+
+    client = a_client(monkeypatch, asks=20, waits=wait)  # 20 s, and 10 s is a transaction's.
     assert client.connected
     assert client.broken is None
     assert client.producer.id == "id-1"
@@ -83,6 +90,18 @@ def test_one_that_waits_in_vain_for_as_long_as_a_transaction_hangs(monkeypatch, 
     clock[0] += 10.1
     assert not client.may_wait()
     assert client.broken is HANGS
+
+
+def test_one_that_never_gets_its_id_is_replaced_in_the_end(monkeypatch, clock):
+    client = a_client(monkeypatch)
+    client.breaks(FORGETFUL)
+    client.begin_anew()
+    client.producer._asks = 1000
+    for _ in range(301):
+        assert client.producer.id == "id-2"
+        client.connect(0.1)
+        clock[0] += 0.1
+    assert client.producer.id == "id-3"
 
 
 def test_an_outage_does_not_count_as_hanging(monkeypatch, clock):
