@@ -156,7 +156,7 @@ def kafka_properties(environment: Mapping[str, str]) -> tuple[ClientProperties, 
         **given["consumer"],
         **_CONSUMER_FIXED,
     }
-    if consumer.get("group.protocol", "classic") == "classic":
+    if is_classic(consumer):
         consumer["partition.assignment.strategy"] = _COOPERATIVE
     producer: Properties = {**_PRODUCER_DEFAULTS, **given["producer"], **_PRODUCER_FIXED}
     return ClientProperties(consumer, producer), problems
@@ -200,9 +200,14 @@ def _session_ms(given: Properties) -> int:
     return int(value) if value.isdecimal() else 0
 
 
+def is_classic(properties: Properties) -> bool:
+    """Return whether a consumer uses the classic group protocol, not the newer one (KIP-848)."""
+    return bool(properties.get("group.protocol", "classic") == "classic")
+
+
 def session_text(properties: Properties) -> str:
     """Say for how long a member that does not answer keeps its partitions."""
-    if properties.get("group.protocol") == "consumer":
+    if not is_classic(properties):
         return "the session timeout that the broker sets for groups (45 s by default)"
     return f"{int(properties.get('session.timeout.ms', 45_000)) / 1000:g} s"
 

@@ -28,7 +28,7 @@ from worker.background import Call
 from worker.committer import Committer, GroupOffsets
 from worker.hold import Holds
 from worker.kafka_client import BrokerWatch, Properties, deal_with, make_client
-from worker.kafka_properties import session_text
+from worker.kafka_properties import is_classic, session_text
 from worker.kafka_records import KafkaRecord, columns_of, records_of
 from worker.lags import Lags
 from worker.membership import Membership
@@ -67,9 +67,11 @@ class KafkaSource:
         self._watch = watch
         self._metrics = metrics
         self._on_joined = on_joined
-        static_id = properties.get("group.instance.id")
-        classic = properties.get("group.protocol", "classic") == "classic"
-        self._membership = Membership(static_id, session_text(properties), classic=classic)
+        self._membership = Membership(
+            properties.get("group.instance.id"),
+            session_text(properties),
+            classic=is_classic(properties),
+        )
         self._settle_limit_s = SETTLE_SHARE * int(properties["max.poll.interval.ms"]) / 1000
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()

@@ -90,7 +90,7 @@ class TransactionalClient:
             # A coordinator may take its time to load, and so no less than at a start.
             if self._waits_for_longer_than(self._start_timeout_s):
                 self.breaks(HANGS)
-            if self.broken is HANGS or self.broken is FORGETFUL:
+            if self._is_stuck:
                 self.begin_anew()
             return False
         self.connected = True
@@ -129,6 +129,11 @@ class TransactionalClient:
         self.breaks(HANGS)
         return False
 
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether it is broken by its own fault: it can be replaced, and cannot be ended."""
+        return self.broken is HANGS or self.broken is FORGETFUL
+
     def _waits_for_longer_than(self, limit_s: float) -> bool:
         now = time.monotonic()
         if self._waiting_since is None or not self._watch.a_broker_answers:
@@ -138,7 +143,7 @@ class TransactionalClient:
     def breaks(self, why: KafkaError) -> None:
         """It is of no use any more. The first reason stands, unless it was fenced meanwhile."""
         if self.broken is None or why.code() == KafkaError._FENCED:
-            if self.broken is HANGS or self.broken is FORGETFUL:
+            if self._is_stuck:
                 self.abandon()
             self.broken = why
 
@@ -164,7 +169,7 @@ class TransactionalClient:
                 "turn in hand counts. Each worker needs a group.instance.id of its own"
             )
         log.warning("The producer is of no use any more: %s. Taking a new one.", self.broken.str())
-        if self.broken is HANGS or self.broken is FORGETFUL:
+        if self._is_stuck:
             self.abandon()
         self.producer = self._new_producer()
         self.broken = None

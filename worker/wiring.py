@@ -12,7 +12,7 @@ from worker.health import Health
 from worker.hold import Holds
 from worker.http import serve_http
 from worker.kafka_client import BrokerWatch
-from worker.kafka_properties import ClientProperties
+from worker.kafka_properties import ClientProperties, is_classic
 from worker.metrics import Metrics
 from worker.model import ModelOptions, open_model
 from worker.model_slot import ModelSlot
@@ -69,8 +69,7 @@ def models(settings: Settings, path: Path, metrics: Metrics) -> ModelSlot:
 
 def connected(settings: Settings, kafka: ClientProperties, health: Health) -> Connected:
     """Wait for a broker with our topics."""
-    is_classic = kafka.consumer.get("group.protocol", "classic") == "classic"
-    watch = BrokerWatch(health, classic_group=is_classic)
+    watch = BrokerWatch(health, classic_group=is_classic(kafka.consumer))
     admin = make_admin(kafka.consumer, watch)
     wait_for_topics(settings, kafka.consumer["bootstrap.servers"], admin, watch)
     return Connected(with_batch_bytes(kafka, topic_limits(admin, settings.writes)), watch)

@@ -32,7 +32,7 @@ class Admin:
 
 
 def ranges(answers: dict[int, int | KafkaError]) -> Ranges:
-    return Ranges(Admin(answers), "events", list(answers), None)  # type: ignore[arg-type]
+    return Ranges(Admin(answers), "events", list(answers), None)  # type: ignore[arg-type]  # A stand-in.
 
 
 @pytest.mark.parametrize(

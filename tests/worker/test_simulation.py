@@ -169,40 +169,6 @@ class CommitsWhatItLost(ExactlyOnce):
             self._source.still_owned = ordinary
 
 
-@pytest.mark.parametrize(
-    ("broken", "complaint"),
-    [
-        (CommitsBeforeItSettles, "are not acknowledged"),
-        (ForgetsRejects, "has no output for"),
-        (WritesTwice, "several outputs in one turn"),
-        (GoesOnAfterAFailedDelivery, "are not acknowledged"),
-        (UsesTwoModelsInATurn, "one turn used several models"),
-        (CommitsItsPosition, "are not acknowledged"),
-        (IgnoresAssignmentNumbers, "which it does not own"),
-        (AcknowledgesTooSoon, "are not acknowledged"),
-    ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else "",
-)
-def test_a_worker_that_breaks_a_promise_is_caught(broken, complaint, tmp_path):
-    """What cannot fail proves nothing: each broken worker is caught within the seeds that run."""
-    caught(broken, complaint, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("broken", "complaint"),
-    [
-        (KeepsWhatMovedWithinARead, ""),
-        (KeepsItsHandAfterAnAbort, ""),
-        (ReadsPendingOffsets, "committed outputs"),
-        (RewindsWhatMayBeCommitted, "committed outputs"),
-        (CommitsWhatItLost, ""),
-    ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else "",
-)
-def test_a_worker_that_breaks_exactly_once_is_caught(broken, complaint, tmp_path):
-    caught(broken, complaint, tmp_path, exactly_once=True)
-
-
 class LetsFailedCommitsGo(MemorySource):
     """As the worker once did: a commit made during a rebalance fails, and nobody asks again."""
 
@@ -241,21 +207,44 @@ class DropsWhatItHolds(Worker):
             self._source.rewind = rewind
 
 
-@pytest.mark.parametrize(
-    ("broken", "complaint"),
-    [
+# What cannot fail proves nothing: each broken worker is caught within the seeds that run.
+CAUGHT = {
+    "at least once": [
+        (CommitsBeforeItSettles, "are not acknowledged"),
+        (ForgetsRejects, "has no output for"),
+        (WritesTwice, "several outputs in one turn"),
+        (GoesOnAfterAFailedDelivery, "are not acknowledged"),
+        (UsesTwoModelsInATurn, "one turn used several models"),
+        (CommitsItsPosition, "are not acknowledged"),
+        (IgnoresAssignmentNumbers, "which it does not own"),
+        (AcknowledgesTooSoon, "are not acknowledged"),
+    ],
+    "exactly once": [
+        (KeepsWhatMovedWithinARead, ""),
+        (KeepsItsHandAfterAnAbort, ""),
+        (ReadsPendingOffsets, "committed outputs"),
+        (RewindsWhatMayBeCommitted, "committed outputs"),
+        (CommitsWhatItLost, ""),
+    ],
+    "gentle": [
         (LetsFailedCommitsGo, "committed outputs"),
         (GivesUpWithoutConfirming, "committed outputs"),
         (LeavesWithoutConfirming, "committed outputs"),
         (DropsWhatItHolds, "are not acknowledged"),
     ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+}
+
+
+@pytest.mark.parametrize(
+    ("history", "broken", "complaint"),
+    [
+        pytest.param(history, *case, id=f"{history}: {case[0].__name__}")
+        for history, cases in CAUGHT.items()
+        for case in cases
+    ],
 )
-def test_a_worker_that_repeats_or_drops_without_need_is_caught(broken, complaint, tmp_path):
-    caught(broken, complaint, tmp_path, gentle=True)
-
-
-def caught(broken, complaint: str, folder, **history: bool) -> None:
+def test_a_worker_that_breaks_a_promise_is_caught(history, broken, complaint, tmp_path):
+    options = {"exactly_once": history == "exactly once", "gentle": history == "gentle"}
     place = next(
         name
         for name, kind in (
@@ -267,7 +256,7 @@ def caught(broken, complaint: str, folder, **history: bool) -> None:
         if issubclass(broken, kind)
     )
     for seed in range(SEEDS):
-        simulation = Simulation(seed, folder, **history, **{place: broken})
+        simulation = Simulation(seed, tmp_path, **options, **{place: broken})
         simulation.run()
         if any(complaint in violation for violation in simulation.violations):
             return
