@@ -1,10 +1,11 @@
 """The model of the benchmarks: a sealed 57-128-64-16-64-128-57 autoencoder with fixed weights.
 
-It was never trained, since arithmetic costs the same whatever the weights are. All else is as in
-a file of the trainer's: missing values, standardisation, clipping, score, contributions and
-expected values in the graph; calibration, threshold and golden batch in the contract. The
-trainer's graph has more operations (43 against 29: heavy tails, weights), which costs one row a
-third more, and a row in a batch two and a half times as much.
+`widths` makes others of its kind, wider and larger. None was ever trained, since arithmetic costs
+the same whatever the weights are. All else is as in a file of the trainer's: missing values,
+standardisation, clipping, score, contributions and expected values in the graph; calibration,
+threshold and golden batch in the contract. The trainer's graph has more operations (43 against 29:
+heavy tails, weights), which costs one row a third more, and a row in a batch two and a half times
+as much.
 """
 
 from __future__ import annotations
@@ -37,20 +38,26 @@ FEATURES = WIDTHS[0]
 SEED = 20_260_101
 FLAG_RATE = 0.01
 CALIBRATION_EVENTS = 9_999
+CALIBRATION_VALUES_MAX = 2**22  # Of all its events: very wide ones are fewer.
 LIMIT = 1e4  # Of a standardised value.
 
 
-def normal_events(count: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return events such as the model is calibrated on, [count, 57], to six decimals."""
-    center, spread = _location()
+def normal_events(count: int, seed: int, features: int = FEATURES) -> npt.NDArray[np.float64]:
+    """Return events such as the model is calibrated on, [count, features], to six decimals."""
+    center, spread = _location(features)
     rng = np.random.default_rng(seed)
-    return np.round(center + spread * rng.normal(size=(count, FEATURES)), 6)
+    return np.round(center + spread * rng.normal(size=(count, features)), 6)
 
 
-def sealed_model() -> bytes:
-    """Return the bytes of the sealed file, the same at every call on one machine."""
-    model = _Graph().build()
-    contract = _contract(model)
+def sealed_model(widths: Sequence[int] = WIDTHS) -> bytes:
+    """Return the bytes of the sealed file, the same at every call on one machine.
+
+    `widths` are those of the layers, from the features through the network back to the features.
+    """
+    if len(widths) < 3 or widths[0] != widths[-1]:
+        raise ValueError(f"widths {tuple(widths)}; wanted at least three, the last as the first")
+    model = _Graph(widths).build()
+    contract = _contract(model, widths[0])
     contract.check()
     for key, value in ((CONTRACT_KEY, contract.to_json()), (DIGEST_KEY, "0" * 64)):
         model.metadata_props.add(key=key, value=value)
@@ -68,22 +75,24 @@ def scorer(model: bytes) -> Callable[[Floats], Floats]:
     return score
 
 
-def _location() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _location(features: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return each feature's mean and spread, so that standardising has something to do."""
     rng = np.random.default_rng(SEED)
-    return rng.normal(size=FEATURES), rng.uniform(0.5, 2.0, size=FEATURES)
+    return rng.normal(size=features), rng.uniform(0.5, 2.0, size=features)
 
 
 class _Graph:
     """Nodes and constants as they are written down, one line an operation."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
+        self._widths = widths
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, npt.NDArray[np.generic]] = {}
 
     def build(self) -> onnx.ModelProto:
-        center, spread = (part.astype(np.float32) for part in _location())
-        ones = np.ones((FEATURES, 1), np.float32)
+        features = self._widths[0]
+        center, spread = (part.astype(np.float32) for part in _location(features))
+        ones = np.ones((features, 1), np.float32)
         self._constant("zero", np.float32(0))
         self._do("IsNaN", [INPUT_NAME], "missing")
         self._do("Sub", [INPUT_NAME, self._constant("center", center)], "centred")
@@ -105,7 +114,7 @@ class _Graph:
         self._do("Squeeze", ["rows", self._constant("axis", np.array([1], np.int64))], "score")
         self._do("Mul", ["reconstruction", "spread"], "scaled")
         self._do("Add", ["scaled", "center"], "expected")
-        rows: list[str | int | None] = ["n", FEATURES]
+        rows: list[str | int | None] = ["n", features]
         shapes = {"score": rows[:1], "contributions": rows, "expected": rows}
         graph = helper.make_graph(
             self._nodes,
@@ -121,8 +130,8 @@ class _Graph:
 
     def _network(self, value: str, result: str) -> None:
         rng = np.random.default_rng(SEED + 1)
-        last = len(WIDTHS) - 2
-        for layer, (fan_in, fan_out) in enumerate(pairwise(WIDTHS)):
+        last = len(self._widths) - 2
+        for layer, (fan_in, fan_out) in enumerate(pairwise(self._widths)):
             weight = rng.normal(scale=fan_in**-0.5, size=(fan_in, fan_out)).astype(np.float32)
             bias = rng.normal(scale=0.01, size=fan_out).astype(np.float32)
             inputs = [
@@ -145,21 +154,22 @@ class _Graph:
         return output
 
 
-def _contract(model: onnx.ModelProto) -> Contract:
+def _contract(model: onnx.ModelProto, features: int) -> Contract:
     score = scorer(model.SerializeToString())
+    events = min(CALIBRATION_EVENTS, CALIBRATION_VALUES_MAX // features)
     calibration = Calibration.of(
-        score(normal_events(CALIBRATION_EVENTS, SEED + 2).astype(np.float32))
+        score(normal_events(events, SEED + 2, features).astype(np.float32))
     )
-    ordinary = normal_events(8, SEED + 3)
-    holed = np.where(np.arange(FEATURES) % 3, ordinary, np.nan)
-    constant = np.repeat([[0.0], [1e30], [-np.inf], [np.nan]], FEATURES, axis=1)
+    ordinary = normal_events(8, SEED + 3, features)
+    holed = np.where(np.arange(features) % 3, ordinary, np.nan)
+    constant = np.repeat([[0.0], [1e30], [-np.inf], [np.nan]], features, axis=1)
     golden = np.concatenate([ordinary, holed, constant]).astype(np.float32)
     return Contract(
         name="bench",
         version="1",
         created_at="2026-01-01T00:00:00Z",
         layout=EventLayout(),
-        features=tuple(Feature(name=f"x{i}", path=(f"x{i}",)) for i in range(FEATURES)),
+        features=tuple(Feature(name=f"x{i}", path=(f"x{i}",)) for i in range(features)),
         threshold=Threshold(
             value=calibration.threshold(FLAG_RATE),
             target_flag_rate=FLAG_RATE,

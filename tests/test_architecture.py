@@ -57,7 +57,7 @@ MAY_IMPORT = {
             "transactions",
         )
     },
-    RUNTIME: {"worker/model.py"},
+    RUNTIME: {"worker/session.py", "worker/buckets.py"},
 }
 
 

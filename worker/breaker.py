@@ -23,17 +23,21 @@ class Breaker:
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
-        self._window: deque[tuple[int, int]] = deque()  # Of each turn: its records, its bad ones.
+        # Of each turn in the window: its records, its bad ones. Their sums are kept, because a
+        # quiet topic has a thousand turns in its window, and each turn is judged.
+        self._turns: deque[tuple[int, int]] = deque()
+        self._seen = self._bad = 0
+        self._in_a_row = 0  # Records at the end, in turns that were wholly bad.
 
     def opens_at(self, tally: Tally) -> str | None:
         """Return why the breaker would open at this turn, or None."""
-        window = _latest([*self._window, _counts(tally)])
-        seen, bad = (sum(column) for column in zip(*window, strict=True))
-        in_a_row = 0
-        for records, of_them_bad in reversed(window):
-            if of_them_bad < records:
+        records, bad_records = _counts(tally)
+        seen, bad = self._seen + records, self._bad + bad_records
+        for old_records, old_bad in self._turns:
+            if seen - old_records < WINDOW_RECORDS:
                 break
-            in_a_row += records
+            seen, bad = seen - old_records, bad - old_bad
+        in_a_row = self._in_a_row + records if bad_records == records else 0
         if seen >= RECORDS_MIN and bad >= self._ratio * seen:
             what = f"{bad} of the latest {seen} records"
         elif in_a_row >= IN_A_ROW:
@@ -45,23 +49,21 @@ class Breaker:
 
     def count(self, tally: Tally) -> None:
         """Take a turn into account that is done."""
-        self._window = deque(_latest([*self._window, _counts(tally)]))
+        records, bad = counts = _counts(tally)
+        self._turns.append(counts)
+        self._seen, self._bad = self._seen + records, self._bad + bad
+        self._in_a_row = self._in_a_row + records if bad == records else 0
+        # The latest turns, as few as it takes to have the window's records.
+        while self._seen - self._turns[0][0] >= WINDOW_RECORDS:
+            records, bad = self._turns.popleft()
+            self._seen, self._bad = self._seen - records, self._bad - bad
 
     def forget(self) -> None:
         """Judge anew, from the next turn on."""
-        self._window.clear()
+        self._turns.clear()
+        self._seen = self._bad = self._in_a_row = 0
 
 
 def _counts(tally: Tally) -> tuple[int, int]:
     bad = tally.outcomes.get("dead_letter", 0) + tally.outcomes.get("unscorable", 0)
     return sum(tally.outcomes.values()), bad
-
-
-def _latest(turns: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the latest turns, as many as it takes to have the window's records."""
-    seen = 0
-    for place in range(len(turns) - 1, -1, -1):
-        seen += turns[place][0]
-        if seen >= WINDOW_RECORDS:
-            return turns[place:]
-    return turns

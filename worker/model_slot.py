@@ -2,7 +2,8 @@
 
 The file is looked at between turns, never within one. A changed file is read once, tried, and
 either becomes current or is refused by name; a refused one is not tried again until it changes.
-There is no thread: opening a model of 1 MB takes about 10 ms.
+There is no thread: opening a model of 1 MB takes about 10 ms on a CPU. While it is tried, two are
+open; the old one's memory is let go of as soon as the new one is current.
 """
 
 from __future__ import annotations
@@ -70,7 +71,12 @@ class ModelSlot:
             return
         if model.digest == self.current.digest:
             return  # Touched, or copied over itself.
-        log.info("Now scoring with %s, before with %s.", _describe(model), _describe(self.current))
+        log.info(
+            "Now scoring with %s on %s, before with %s.",
+            _describe(model),
+            model.provider,
+            _describe(self.current),
+        )
         self.current = model
         self._on_load("accepted", model)
 

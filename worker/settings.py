@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as _FlagError
 
 from schemas.errors import SettingsError, did_you_mean
+from worker.decode import InputFormat
 from worker.kafka_properties import (
     SERVICE_LINK,
     ClientProperties,
@@ -63,6 +64,12 @@ class Settings(BaseSettings):
     batch_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
         4096, description="The most records in a turn."
     )
+    batch_wait_ms: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        0, description="How long the first record of a turn waits for others; fewer, larger turns."
+    )
+    input_format: InputFormat = Field(
+        "json", description="The format of records without a content-type header."
+    )
     delivery: Literal["at-least-once", "exactly-once"] = Field(
         "at-least-once",
         description="The promise of delivery; exactly-once needs read_committed readers.",
@@ -71,7 +78,18 @@ class Settings(BaseSettings):
         "stop", description="When records were lost before they were read; jump counts them."
     )
     provider: Literal["auto", "cuda", "cpu"] = Field(
-        "auto", description="Where to score; cuda refuses to start without a GPU."
+        "auto",
+        description="Where to score; cuda refuses the CPU, at start and when the GPU fails.",
+    )
+    # For 30 million parameters and a dozen wide layers twice over; a reload holds two such.
+    gpu_mem_limit_mb: Annotated[int, Field(ge=64, le=1_000_000)] = Field(
+        2_000, description="The most GPU memory for one model's weights and values."
+    )
+    gpu_tf32: bool = Field(
+        False, description="Multiply in TF32, if the golden batch holds with it; faster, coarser."
+    )
+    gpu_graph: bool = Field(
+        False, description="Record CUDA graphs, if every node has a CUDA kernel; faster."
     )
     # One: the default spins every core between the batches of a quiet topic.
     threads: Annotated[int, Field(ge=1, le=256)] = Field(

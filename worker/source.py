@@ -35,7 +35,7 @@ from worker.membership import Membership
 from worker.metrics import Metrics
 from worker.placing import Placing
 from worker.positions import Positions
-from worker.turn import Turn
+from worker.turn import Turn, TurnLimits
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class KafkaSource:
         self,
         properties: Properties,
         topic: str,
-        batch_max: int,
+        limits: TurnLimits,
         positions: Positions,
         watch: BrokerWatch,
         metrics: Metrics,
@@ -62,7 +62,7 @@ class KafkaSource:
         in_transactions: bool = False,
     ) -> None:
         self._topic, self._group = topic, properties["group.id"]
-        self._batch_max = batch_max
+        self._limits = limits
         self._positions = positions
         self._watch = watch
         self._metrics = metrics
@@ -115,11 +115,12 @@ class KafkaSource:
         if self._membership.is_forgotten() or not self._placing.place():
             self._begin_anew()
         records, self._held = self._held, []
-        # `consume` would wait for a full batch; `poll` waits for the first message only.
+        # `consume` waits for a full batch until its time is up; `poll` for the first message only.
         if (first := self._consumer.poll(0 if records else wait_s)) is not None:
             records += self._records_of([first])
-            if self._batch_max > 1:
-                records += self._records_of(self._consumer.consume(self._batch_max - 1, 0))
+            if self._limits.records > 1:
+                more = self._consumer.consume(self._limits.records - 1, self._limits.wait_s)
+                records += self._records_of(more)
         if self._ours.given_up or len(self._ours.numbers) < len(self._ours.owned):
             records = self._ours_of(records)
         if not records:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,13 @@ class Records:
             [self.values[row] for row in rows],
             [self.headers[row] for row in rows],
         )
+
+
+class TurnLimits(NamedTuple):
+    """How many records a turn has at most, and how long its first one waits for others."""
+
+    records: int
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,36 @@ class Batch:
     event_ids: list[str]
     timestamps_ms: list[int]
     rejects: list[Reject]
+
+    @classmethod
+    def of(
+        cls,
+        records: Records,
+        features: Floats,
+        event_ids: list[str | None],
+        timestamps_ms: list[int | None],
+        rejects: list[Reject],
+    ) -> Batch:
+        """Return the batch of columns that have a place for every record, rejects in order.
+
+        Where an event has no id, its place in its topic stands in; where no time, its record's.
+        """
+        rows = [*range(len(records))]
+        if rejects:
+            bad = {reject.row for reject in rejects}
+            rows = [row for row in rows if row not in bad]
+            features = features[rows]
+            event_ids = [event_ids[row] for row in rows]
+            timestamps_ms = [timestamps_ms[row] for row in rows]
+        ids = [
+            f"{records.topic}-{records.partitions[row]}-{records.offsets[row]}" if i is None else i
+            for row, i in zip(rows, event_ids, strict=True)
+        ]
+        times = [
+            records.timestamps_ms[row] if time is None else time
+            for row, time in zip(rows, timestamps_ms, strict=True)
+        ]
+        return cls(features, rows, ids, times, rejects)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,14 @@ from worker.model import ModelOptions, open_model
 from worker.model_slot import ModelSlot
 from worker.positions import Positions
 from worker.service import Delivery
+from worker.session import CudaOptions, Gpu
 from worker.settings import Settings
 from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
 from worker.topics import make_admin, topic_limits, wait_for_topics, with_batch_bytes
 from worker.transactional_client import transactional_id
 from worker.transactions import TransactionalSink
+from worker.turn import TurnLimits
 
 IDLE_WAIT_S = 0.2
 
@@ -56,11 +58,20 @@ def watched(settings: Settings) -> Watched:
 def models(settings: Settings, path: Path, metrics: Metrics) -> ModelSlot:
     """Open the model file, and keep an eye on it."""
     options = ModelOptions(
-        settings.provider, settings.threads, settings.batch_max, settings.model_digest
+        settings.provider,
+        settings.threads,
+        settings.batch_max,
+        settings.model_digest,
+        CudaOptions(
+            mem_limit_mb=settings.gpu_mem_limit_mb,
+            tf32=settings.gpu_tf32,
+            graph=settings.gpu_graph,
+        ),
     )
+    gpu = Gpu()
     return ModelSlot(
         path,
-        lambda sealed: open_model(sealed, options),
+        lambda sealed: open_model(sealed, options, gpu, metrics.scores_with),
         check_interval_s=settings.model_check_interval_s,
         allow_contract_change=settings.allow_contract_change,
         on_load=lambda outcome, current: metrics.model_load(outcome, current, time.time()),
@@ -84,7 +95,7 @@ def kafka_source(settings: Settings, broker: Connected, seen: Watched, holds: Ho
     source = KafkaSource(
         {**broker.kafka.consumer, "group.id": settings.group_id},
         settings.reads,
-        settings.batch_max,
+        TurnLimits(settings.batch_max, settings.batch_wait_ms / 1000),
         Positions(
             partial(make_admin, broker.kafka.consumer, broker.watch),
             settings.reads,

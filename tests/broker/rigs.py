@@ -29,7 +29,7 @@ from worker.source import KafkaSource
 from worker.starts import StartRules
 from worker.topics import make_admin, topic_limits
 from worker.transactions import TransactionalSink
-from worker.turn import Turn
+from worker.turn import Turn, TurnLimits
 
 
 class Rig(Protocol):
@@ -207,6 +207,7 @@ class KafkaRig:
         batch_max: int = 100,
         rules: StartRules | None = None,
         *,
+        batch_wait_s: float = 0.0,
         in_transactions: bool = False,
         **properties: object,
     ) -> CommittingSource:
@@ -214,7 +215,7 @@ class KafkaRig:
         source = KafkaSource(
             {**self._properties.consumer, "group.id": group, **properties},
             topic,
-            batch_max,
+            TurnLimits(batch_max, batch_wait_s),
             Positions(self._make_admin, topic, group, rules),
             self._watch,
             self.metrics,

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.dead_letter import Reason
 from tests.builders import Recipe, a_model
-from worker.metrics import P_VALUES, SECONDS, BatchHistogram, Metrics, Stage
+from worker.batch_histogram import BatchHistogram
+from worker.metrics import P_VALUES, SECONDS, Metrics, Stage
 from worker.turn import Tally
 
 NUMBERS = st.floats(-10, 100, width=32) | st.sampled_from([*SECONDS, *P_VALUES])
@@ -40,7 +41,10 @@ def test_a_batch_histogram_is_the_client_librarys_own(batches, bounds):
     histogram = BatchHistogram("h", "A sentence.", bounds, ours)
     reference = Histogram("h", "A sentence.", buckets=bounds, registry=theirs)
     for batch in batches:
-        histogram.observe(batch)
+        if len(batch) == 1:
+            histogram.observe(batch[0])
+        else:
+            histogram.observe_all(np.array(batch, np.float64))
         for value in batch:
             reference.observe(value)
 
@@ -62,7 +66,7 @@ def test_a_batch_histogram_is_the_client_librarys_own(batches, bounds):
 def test_a_labelled_histogram_has_each_label_from_the_start():
     registry = CollectorRegistry()
     histogram = BatchHistogram("h", "A sentence.", (1.0,), registry, ("stage", ("a", "b")))
-    histogram.observe([0.5, 2.0], "a")
+    histogram.observe_all(np.array([0.5, 2.0]), "a")
     histogram.observe(1.0, "a")
     assert registry.get_sample_value("h_bucket", {"stage": "a", "le": "1.0"}) == 2
     assert registry.get_sample_value("h_bucket", {"stage": "a", "le": "+Inf"}) == 3
@@ -108,6 +112,7 @@ def test_the_stages_of_a_turn_are_timed():
         pass
     assert sample(metrics, "odradek_turn_stage_seconds_count", stage="score") == 1
     assert sample(metrics, "odradek_turn_stage_seconds_sum", stage="score") > 0
+    assert sample(metrics, "odradek_turn_stage_cpu_seconds_total", stage="score") > 0
 
 
 def test_one_model_is_current():

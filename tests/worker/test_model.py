@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.contract import ModelRefused
 from schemas.errors import OutsideError
 from tests.builders import Recipe, a_model, a_sealed_model
-from worker import model as module
+from worker import session
 from worker.model import ModelOptions, open_model
 
 MODEL = a_model()
@@ -77,7 +77,7 @@ def test_another_gain_is_another_model():
     assert other.score(row).scores[0] == 2 * MODEL.score(row).scores[0]
 
 
-has_gpu = any(device.exists() for device in module._GPU_DEVICES)
+has_gpu = any(device.exists() for device in session._GPU_DEVICES)
 
 
 @pytest.mark.skipif(has_gpu, reason="this machine has a GPU")
