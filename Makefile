@@ -8,6 +8,8 @@ TORCH_BACKEND ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# Compiled while installing, where there is a C compiler; without it the worker reads more slowly.
+SCANNER := worker/_scanner.c worker/_event.h worker/_number.h
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint unit broker bench soak format clean
@@ -31,8 +33,8 @@ unit: $(VENV)/dev.installed ## The tests alone.
 broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground, on port 9092.
 	@$(BIN)/python -m demo.broker --port 9092 --topics events scores dead-letters
 
-bench: $(VENV)/dev.installed ## Events per second against the textbook loop, side by side.
-	@$(BIN)/python -m bench.throughput
+bench: $(VENV)/dev.installed ## Every contender side by side: rates, CPU and latency; a quarter of an hour.
+	@$(BIN)/python -m bench.compare
 
 soak: $(VENV)/dev.installed ## Faults at random: MINUTES=10 SEED=1 DELIVERY=at-least-once; STOPS=50; STALL=60.
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) \
@@ -43,7 +45,7 @@ format: $(VENV)/dev.installed ## Format the code.
 	$(BIN)/ruff format
 
 clean: ## Remove what was made or downloaded here.
-	rm -rf $(VENV) .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache build worker/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The environments: `demo` runs everything, `dev` adds the tests and the linters.
 $(BIN)/uv:
@@ -58,7 +60,7 @@ $(BIN)/uv:
 
 $(VENV)/demo.installed: EXTRAS := trainer,worker,broker
 $(VENV)/dev.installed: EXTRAS := trainer,worker,broker,dev
-$(VENV)/%.installed: $(BIN)/uv pyproject.toml constraints.txt
+$(VENV)/%.installed: $(BIN)/uv pyproject.toml constraints.txt $(SCANNER)
 	@$(if $(TORCH_BACKEND),,echo "Installing into $(VENV). The first time this downloads about 3.2 GB (torch brings CUDA; \
 	TORCH_BACKEND=cpu takes a build without it) and takes 6 GB of disk.";)
 	@$(BIN)/uv pip install --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),-c constraints.txt) -e '.[$(EXTRAS)]'

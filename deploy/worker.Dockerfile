@@ -1,7 +1,8 @@
 # The worker, without torch. Build from the repository's root:
 #   docker build -f deploy/worker.Dockerfile -t odradek-worker .
 # For a GPU: --build-arg EXTRAS=worker,cuda
-FROM python:3.11-slim AS build
+# The whole image, for its C compiler: worker/scanner.py is at its best with one.
+FROM python:3.11 AS build
 ARG EXTRAS=worker-cpu
 RUN pip install --no-cache-dir uv==0.13.9 && python -m venv /opt/odradek
 WORKDIR /src

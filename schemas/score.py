@@ -11,7 +11,7 @@ not a dead letter, and it is never taken for a normal one.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -59,7 +59,7 @@ class TopFeature(msgspec.Struct, frozen=True, gc=False):
     share: float
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+class Score(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One score record. `truncated` marks one that was too large for the topic as it was."""
 
     schema_version: int
@@ -80,6 +80,11 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Score)
 encode_score = _encoder.encode
 decode_score = _decoder.decode
+
+
+def written_once(model: ModelRef) -> ModelRef:
+    """Return a stand-in for `model` in records to be encoded: its JSON, written but once."""
+    return cast("ModelRef", msgspec.Raw(_encoder.encode(model)))
 
 
 def truncate_score(record: bytes) -> bytes:

@@ -100,7 +100,7 @@ def _worker(settings: WorkerSettings, broker: Connected, seen: Watched, slot: Mo
         source,
         delivery(settings, broker, source, Topics(*settings.writes), seen, holds),
         slot,
-        scoring(seen.metrics, settings.top_features),
+        scoring(seen.metrics, settings.top_features, settings.input_format),
         seen.metrics,
         seen.health,
         holds,

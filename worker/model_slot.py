@@ -94,7 +94,12 @@ class ModelSlot:
             raise SettingsError(
                 f"the model file {self._path} was refused: {refusal}. Not starting"
             ) from None
-        log.info("Scoring with %s on %s.", _describe(model), model.provider)
+        log.info(
+            "Scoring with %s on %s; JSON is read %s the compiled scanner.",
+            _describe(model),
+            model.provider,
+            "by" if model.decoder.scans else "without",
+        )
         self._on_load("accepted", model)
         return model
 

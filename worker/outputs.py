@@ -6,8 +6,9 @@ headers passed on, or a stub), then in the smallest (without its key; a stub wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -80,9 +81,7 @@ OnRefused = Callable[[Refused], None]
 def hand_over(producer: Producer, topic: str, outgoing: Outgoing, on_refused: OnRefused) -> None:
     """Hand over records without waiting for acknowledgements; only refusals are told."""
     if outgoing.headers:
-        # produce_batch drops headers without a word.
-        for record in zip(outgoing.values, outgoing.keys, outgoing.headers, strict=True):
-            hand_over_one(producer, Output(topic, *record), on_refused)
+        _hand_over_with_headers(producer, topic, outgoing, on_refused)
         return
 
     def reported(error: KafkaError | None, message: Message) -> None:
@@ -95,7 +94,8 @@ def hand_over(producer: Producer, topic: str, outgoing: Outgoing, on_refused: On
         for value, key in zip(outgoing.values, outgoing.keys, strict=True)
     ]
     while messages:
-        producer.produce_batch(topic, messages, on_delivery=reported)
+        if producer.produce_batch(topic, messages, on_delivery=reported) == len(messages):
+            return
         # Nothing is raised: the messages that were not taken are marked.
         marked = [(message.pop("_error", None), message) for message in messages]
         messages = [m for error, m in marked if error and error.code() == _QUEUE_FULL]
@@ -106,21 +106,43 @@ def hand_over(producer: Producer, topic: str, outgoing: Outgoing, on_refused: On
             producer.poll(SLICE_S)
 
 
+def _hand_over_with_headers(
+    producer: Producer, topic: str, outgoing: Outgoing, on_refused: OnRefused
+) -> None:
+    """One by one: `produce_batch` drops headers without a word."""
+    produce = producer.produce
+    for record in zip(outgoing.values, outgoing.keys, outgoing.headers, strict=True):
+        value, key, headers = record
+        try:
+            produce(
+                topic,
+                value,
+                key,
+                headers=[*headers],
+                on_delivery=partial(_report, on_refused, topic, record),
+            )
+        except (BufferError, KafkaException):
+            hand_over_one(producer, Output(topic, *record), on_refused)
+
+
 def hand_over_one(producer: Producer, output: Output, on_refused: OnRefused) -> None:
-    """As `hand_over`, for one record with headers."""
-
-    def reported(error: KafkaError | None, _: Message) -> None:
-        # A delivery report does not bring the headers back, and another attempt needs them.
-        if error is not None:
-            on_refused(Refused(output, error))
-
+    """As `hand_over`, for one record; waits where the client's queue is full."""
     topic, value, key, headers = output
+    report = partial(_report, on_refused, topic, (value, key, headers))
     while True:
         try:
-            producer.produce(topic, value, key, headers=[*headers], on_delivery=reported)
+            producer.produce(topic, value, key, headers=[*headers], on_delivery=report)
             return
         except BufferError:
             producer.poll(SLICE_S)
         except KafkaException as refusal:  # Beyond the client's own limit, for one.
             on_refused(Refused(output, refusal.args[0]))
             return
+
+
+def _report(
+    on_refused: OnRefused, topic: str, record: Iterable[Any], error: KafkaError | None, _: Message
+) -> None:
+    """Tell of a refused record. Its delivery report does not bring its headers back; we do."""
+    if error is not None:
+        on_refused(Refused(Output(topic, *record), error))

@@ -81,7 +81,7 @@ def _worker(
     metrics, health, _ = seen
     holds = Holds(health, metrics)
     topics = Topics(*settings.writes)
-    process = scoring(metrics, settings.top_features)
+    process = scoring(metrics, settings.top_features, settings.input_format)
     if settings.to_input:
         # A record that is sent again must be the one that it was.
         topics, process = topics._replace(shrink_output=None), send_again

@@ -1,4 +1,4 @@
-"""The worker's fast reader and `parse_event` are one reading of an event; nothing falls between."""
+"""The worker's readers and `parse_event` are one reading of an event; nothing falls between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from schemas.contract import Contract, Feature
 from schemas.dead_letter import Reason
 from schemas.event import EVENT_BYTES_MAX, EventLayout, InvalidEvent, ParsedEvent, Path, parse_event
 from tests.builders import Recipe, a_contract, a_graph, an_event, records
-from worker.decode import Decoder, compile_reader
+from worker.decode import Decoder
+from worker.read_json import JsonReader, compile_reader
 from worker.turn import Batch, Reject
 
 FLAT: tuple[Path, ...] = (("x0",), ("x1",), ("x2",))
@@ -62,6 +63,8 @@ def a_contract_of(layout: EventLayout, paths: Sequence[Path]) -> Contract:
 
 CONTRACTS = {name: a_contract_of(*shape) for name, shape in LAYOUTS.items()}
 DECODERS = {name: Decoder(contract) for name, contract in CONTRACTS.items()}
+# Without the scanner, as where no compiler was at hand.
+PLAIN = {name: JsonReader(contract, None) for name, contract in CONTRACTS.items()}
 
 
 # Texts that stand where a value belongs. Near-valid ones find more than random ones.
@@ -193,19 +196,19 @@ def same(a: Sequence[float], b: Sequence[float]) -> bool:
 
 @settings(max_examples=600, deadline=None)
 @given(NAMED_EVENTS)
-def test_what_the_fast_reader_takes_parse_event_takes_with_the_same_result(named):
+def test_an_event_is_read_as_parse_event_reads_it(named):
     name, value = named
-    batch = DECODERS[name].decode(records([value]))
     event = read_slowly(value, name)
-    if isinstance(event, InvalidEvent):
-        assert batch.rejects == [Reject(0, event.reason, event.detail)]
-        assert not batch.rows
-        return
-    assert not batch.rejects
-    assert batch.rows == [0]
-    assert same(batch.features[0], as_float32(event.features))
-    assert batch.event_ids == [event.event_id or "events-0-0"]
-    assert batch.timestamps_ms == [5000 if event.timestamp_ms is None else event.timestamp_ms]
+    for batch in (DECODERS[name].decode(records([value])), PLAIN[name].read(records([value]))):
+        if isinstance(event, InvalidEvent):
+            assert batch.rejects == [Reject(0, event.reason, event.detail)]
+            assert not batch.rows
+            continue
+        assert not batch.rejects
+        assert batch.rows == [0]
+        assert same(batch.features[0], as_float32(event.features))
+        assert batch.event_ids == [event.event_id or "events-0-0"]
+        assert batch.timestamps_ms == [5000 if event.timestamp_ms is None else event.timestamp_ms]
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,91 @@
+"""The packed event: a record whose value is the features as 32-bit floats, and nothing else.
+
+| part | where |
+|---|---|
+| features | the value: little-endian IEEE 754 binary32, in the contract's order, 4 bytes each |
+| missing feature | NaN, any of them |
+| event id | the header `event-id`, else the key, where it is UTF-8 text of 1 to 512 characters |
+| time | the record's own timestamp, epoch milliseconds |
+| that it is packed | the header `content-type` = `application/vnd.odradek.float32`, or a setting |
+
+Without an id, the event's place in its topic stands in, as for JSON. A value of another length,
+an infinite feature and a header `event-id` that is no such text are an `InvalidEvent`. The same
+values give the same result as in JSON. 57 features take 228 bytes, and about 590 as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+from schemas.dead_letter import Headers, Reason
+from schemas.event import EVENT_ID_CHARS_MAX, InvalidEvent, ParsedEvent
+
+CONTENT_TYPE_HEADER = "content-type"
+PACKED = b"application/vnd.odradek.float32"
+EVENT_ID_HEADER = "event-id"
+FEATURE_BYTES = 4
+
+
+def parse_packed(
+    value: bytes | None, key: bytes | None, headers: Headers | None, features: int
+) -> ParsedEvent:
+    """Read one packed event of so many features. Its time is its record's, so None here.
+
+    Raises:
+        InvalidEvent: for every value that is not such an event.
+    """
+    if value is None:
+        raise InvalidEvent(Reason.TOMBSTONE, "the record has no value; wanted packed floats")
+    if len(value) != FEATURE_BYTES * features:
+        raise InvalidEvent(
+            Reason.WRONG_COUNT,
+            f"{len(value):,} bytes; {features:,} packed features are {FEATURE_BYTES * features:,}",
+        )
+    numbers = [*struct.unpack(f"<{features}f", value)]
+    for place, number in enumerate(numbers):
+        if math.isinf(number):
+            raise InvalidEvent(
+                Reason.NOT_FINITE,
+                f"feature {place} is infinite; wanted a number, or NaN",
+            )
+    return ParsedEvent(packed_event_id(key, headers), None, numbers)
+
+
+def packed_event_id(key: bytes | None, headers: Headers | None) -> str | None:
+    """Return the id of a packed event: its header's, else its key's where that is text.
+
+    Raises:
+        InvalidEvent: the header is no text of 1 to 512 characters.
+    """
+    given = next((v for name, v in headers or () if name == EVENT_ID_HEADER), None)
+    if given is None:
+        return _text(key)
+    if (event_id := _text(given)) is None:
+        raise InvalidEvent(
+            Reason.BAD_EVENT_ID,
+            f"the header {EVENT_ID_HEADER} holds {len(given):,} bytes; wanted UTF-8 of 1 to "
+            f"{EVENT_ID_CHARS_MAX} characters",
+        )
+    return event_id
+
+
+def encode_packed(features: Sequence[float]) -> bytes:
+    """Return the value of a packed event; NaN where a feature is missing.
+
+    Raises:
+        ValueError: a feature is infinite.
+        OverflowError: one is beyond a 32-bit float.
+    """
+    if any(math.isinf(number) for number in features):
+        raise ValueError("an infinite feature is no number; NaN says that it is missing")
+    return struct.pack(f"<{len(features)}f", *features)
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        text = raw.decode() if raw else ""
+    except UnicodeDecodeError:
+        return None
+    return text if 0 < len(text) <= EVENT_ID_CHARS_MAX else None

@@ -1,0 +1,65 @@
+"""Reads packed events: a whole batch by one copy, if all of its records are good. Pure.
+
+`schemas.packed_event` says what a packed event is; a batch that is not wholly good is read by its
+`parse_packed`, record by record. A property test holds both to the same answers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas.calibration import Floats
+from schemas.event import EVENT_ID_CHARS_MAX, InvalidEvent
+from schemas.packed_event import FEATURE_BYTES, parse_packed
+from worker.turn import Batch, Records, Reject
+
+
+class PackedReader:
+    """Reads the packed events of a contract with so many features."""
+
+    def __init__(self, features: int) -> None:
+        self._width = features
+
+    def read(self, records: Records) -> Batch:
+        """Sort records into events and rejects; none is without a place."""
+        times: list[int | None] = [None] * len(records)
+        features, event_ids = self._matrix(records), _ids(records)
+        if features is not None and event_ids is not None:
+            return Batch.of(records, features, event_ids, times, [])
+        return self._read_each(records, times)
+
+    def _matrix(self, records: Records) -> Floats | None:
+        """Return the features [n, d], or None where a record has none."""
+        wanted = FEATURE_BYTES * self._width
+        values = [value for value in records.values if value is not None and len(value) == wanted]
+        if len(values) < len(records):
+            return None
+        matrix = np.frombuffer(b"".join(values), "<f4").reshape(-1, self._width)
+        return None if np.isinf(matrix).any() else matrix.astype(np.float32, copy=False)
+
+    def _read_each(self, records: Records, times: list[int | None]) -> Batch:
+        features = np.full((len(records), self._width), np.nan, np.float32)
+        event_ids: list[str | None] = [None] * len(records)
+        rejects: list[Reject] = []
+        columns = zip(records.values, records.keys, records.headers, strict=True)
+        for row, (value, key, headers) in enumerate(columns):
+            try:
+                event = parse_packed(value, key, headers, self._width)
+            except InvalidEvent as invalid:
+                rejects.append(Reject(row, invalid.reason, invalid.detail))
+                continue
+            event_ids[row] = event.event_id
+            features[row] = event.features
+        return Batch.of(records, features, event_ids, times, rejects)
+
+
+def _ids(records: Records) -> list[str | None] | None:
+    """Return the ids, or None where they are not simply the keys."""
+    if any(records.headers):
+        return None
+    try:
+        ids = [key.decode() if key else None for key in records.keys]
+    except UnicodeDecodeError:
+        return None
+    longest = max(map(len, filter(None, ids)), default=0)
+    return ids if longest <= EVENT_ID_CHARS_MAX else None
