@@ -25,6 +25,9 @@ FORBIDDEN = {
     "worker/service.py": (KAFKA, RUNTIME, "worker.source", "worker.sink", "time", "os"),
     # Pure: no clock, no system, no network.
     "worker/decode.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/read_json.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/read_packed.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/scanner.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/results.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/turn.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/assignments.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
