@@ -6,14 +6,15 @@ Every output record is read back and looked at, none is sampled.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import msgspec
 import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bench.contender import Contender, ContenderFailed
-from bench.load import FIRST_TIMESTAMP_MS, Load, event_id
+from bench.load import FIRST_TIMESTAMP_MS, Load, event_id, headers
 from schemas.calibration import Floats
 from schemas.contract import Contract
 from schemas.score import Score, decode_score
@@ -30,6 +31,8 @@ class Reader:
     def __init__(self, bootstrap_servers: str) -> None:
         self._servers = bootstrap_servers
         self._consumer = self._client("bench-check")
+        # Its failures are raised; that the broker ends before it does is no news.
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
 
     def close(self) -> None:
         self._consumer.close()
@@ -95,8 +98,7 @@ class Reader:
 
     def delete(self, topic: str) -> None:
         """Have the broker free the topic's disk."""
-        admin = AdminClient({"bootstrap.servers": self._servers})
-        admin.delete_topics([topic])[topic].result()
+        self._admin.delete_topics([topic])[topic].result()
 
     def _client(self, group: str) -> Consumer:
         return Consumer(
@@ -131,7 +133,7 @@ class Stamps:
 
 
 def check_outputs(
-    reader: Reader, load: Load, topic: str, contract: Contract | None, wanted: Floats
+    messages: Iterable[Message], load: Load, contract: Contract | None, wanted: Floats
 ) -> Stamps:
     """Check one output for every event; with a contract, that it is the right score record.
 
@@ -142,15 +144,19 @@ def check_outputs(
     rows_by_key = {event_id(row).encode(): row for row in range(len(load))}
     scores = np.full(len(load), np.nan)
     p_values = np.full(len(load), np.nan)
-    for message in reader.records(topic, len(load)):
+    for message in messages:
         stamps.see(message)
         row = rows_by_key.pop(message.key() or b"", None)
         if row is None:
             raise ContenderFailed(f"the key {message.key()!r} is unknown, or occurs twice")
         if contract is not None:
-            record = decode_score(message.value() or b"")
+            record = _read_record(message, row)
             _check_record(record, row, load, contract)
             scores[row], p_values[row] = record.score, record.p_value
+        if load.kind == "traced" and message.headers() != headers(load.kind, row):
+            raise ContenderFailed(f"event {row} lost its headers: {message.headers()}")
+    if rows_by_key:
+        raise ContenderFailed(f"{len(rows_by_key):,} events have no output")
     if contract is not None:
         if not np.allclose(scores, wanted, rtol=SCORE_TOLERANCE, atol=0):
             worst = int(np.argmax(np.abs(scores - wanted)))
@@ -160,9 +166,17 @@ def check_outputs(
     return stamps
 
 
+def _read_record(message: Message, row: int) -> Score:
+    try:
+        return decode_score(message.value() or b"")
+    except msgspec.DecodeError as error:
+        raise ContenderFailed(f"the output of event {row} is no score record: {error}") from None
+
+
 def _check_record(record: Score, row: int, load: Load, contract: Contract) -> None:
     """Check what must be exact in a record, given its own score."""
-    assert record.score is not None
+    if record.score is None:
+        raise ContenderFailed(f"event {row} has no score: {record}")
     anomalous = record.score > contract.threshold.value
     top = record.top_features
     place = contract.feature_names.index(top[0].name) if top else 0

@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 JOINED = b"Assigned partitions"
 JOIN_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
+FRAMEWORK_TOLD_AGAIN_S = 5.0
 SCRAPE_TIMEOUT_S = 3.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -99,16 +101,22 @@ class ContenderFailed(RuntimeError):
 class Contender:
     """A running contender; killed at the end of the block, if it has not been stopped."""
 
-    def __init__(self, module: Sequence[str], settings: Mapping[str, str], cores: Cores) -> None:
+    def __init__(
+        self,
+        module: Sequence[str],
+        settings: Mapping[str, str],
+        cores: Cores,
+        python: str | Path = sys.executable,
+    ) -> None:
         inherited = {
             k: v for k, v in os.environ.items() if not k.startswith(("ODRADEK_", "KAFKA_"))
         }
         self._process = start_child(
-            [sys.executable, "-m", *module],
+            [python, "-m", *module],
             env={**inherited, **settings, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         if cores.contender is not None:
             # In time: it has one thread until it imports something, and later ones inherit this.
@@ -129,35 +137,50 @@ class Contender:
             self._process.kill()
             self._process.wait()
         self._listener.join()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def wait_until_joined(self) -> None:
-        if not self._joined.wait(JOIN_TIMEOUT_S) or self._start is None:
+        self._joined.wait(JOIN_TIMEOUT_S)
+        if self._start is None:
+            self.raise_if_ended()
             raise self._failed(f"did not join its group within {JOIN_TIMEOUT_S:g} s")
 
     def raise_if_ended(self) -> None:
         if (status := self._process.poll()) is not None:
-            raise self._failed(f"ended with status {status} in the middle of its work")
+            raise self._failed(f"ended with status {status} before its work was done")
 
     def spent(self) -> Spent:
         """Return what it has spent since its join."""
         assert self._start is not None
         return Spent.between(self._start, Clock.read(self._process.pid, self._core))
 
-    def stop(self) -> None:
-        """Have it end in order."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            status = self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise self._failed(f"did not stop within {STOP_TIMEOUT_S:g} s") from None
-        if status != 0:
+    def peak_mib(self) -> float:
+        """Return the most memory that it has had so far, resident, in MiB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (peak_kib,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.M)
+        return int(peak_kib) / 1024
+
+    def stop(self, status_wanted: int = 0, again_after_s: float = STOP_TIMEOUT_S) -> None:
+        """Have it end in order, which is to say with the status that is wanted.
+
+        It is told again after a while: asyncio loses a signal that comes while thousands of
+        acknowledgements fill the pipe that wakes it. The worker is told once.
+        """
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        status = None
+        while status is None and time.monotonic() < deadline_s:
+            self._process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(again_after_s)
+        if status is None:
+            raise self._failed(f"did not stop within {STOP_TIMEOUT_S:g} s")
+        if status != status_wanted:
             raise self._failed(f"stopped with status {status}")
 
     def _listen(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
             if JOINED in line and self._start is None:
                 self._start = Clock.read(self._process.pid, self._core)
                 self._joined.set()
@@ -168,14 +191,13 @@ class Contender:
         return ContenderFailed(f"{self._name} {what}; it said:\n{''.join(self._said[-20:])}")
 
 
-def stage_seconds(http_port: int) -> dict[str, float]:
-    """Return what the worker's own metrics say of its turns: wall seconds by stage.
+def stage_cpu_seconds(http_port: int) -> dict[str, float]:
+    """Return the CPU seconds of the worker's own thread by stage, by its own metrics.
 
-    Without reading, which includes the wait for its partitions. Raises OSError where /metrics
-    does not answer.
+    Raises OSError where /metrics does not answer.
     """
     url = f"http://127.0.0.1:{http_port}/metrics"
     with urllib.request.urlopen(url, timeout=SCRAPE_TIMEOUT_S) as reply:
         text = reply.read().decode()
-    found = re.findall(r'^odradek_turn_stage_seconds_sum\{stage="(\w+)"\} (\S+)$', text, re.M)
-    return {stage: float(seconds) for stage, seconds in found if stage != "read"}
+    form = r'^odradek_turn_stage_cpu_seconds_total\{stage="(\w+)"\} (\S+)$'
+    return {stage: float(seconds) for stage, seconds in re.findall(form, text, re.M)}

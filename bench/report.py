@@ -1,98 +1,158 @@
-"""What came of a benchmark: its runs, and the table and the JSON that are made of them."""
+"""The results of a benchmark as tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 import confluent_kafka
 import onnxruntime
 
-from bench.contender import Spent
+from bench.contenders.entries import BY_KEY, ENTRIES
+from bench.findings import TEXTBOOK, WORKER, Findings, Run, Spread, raw_of
+from bench.latency import Latency, Quantiles
 from demo.broker import KAFKA_VERSION
 
-TEXTBOOK, WORKER, ONCE, RAW = NAMES = (
-    "textbook loop",
-    "odradek-worker",
-    "exactly once",
-    "raw forward",
+_RATE_COLUMNS = (
+    f"{'':32}{'events':>8}{'events/s/core':>29}{'CPU us/event':>22}"
+    f"{'x textbook':>14}{'x raw':>14}{'peak MiB':>10}{'others':>8}"
+)
+_LATENCY_COLUMNS = (
+    f"{'':32}{'events/s':>10}{'p50':>9}{'p99':>9}{'p99.9':>9}{'highest':>9}"
+    f"{'stamp p50':>12}{'p99':>9}{'p99.9':>9}{'own core':>10}"
 )
 
 
-@dataclass(frozen=True)
-class Run:
-    """One contender, once through the topic."""
-
-    contender: str
-    events_per_s: float
-    cpu_us_per_event: float
-    spent: Spent
-    stages_us_per_event: dict[str, float] = field(default_factory=dict)
-
-
-def line(repeat: int, run: Run) -> str:
+def line(run: Run) -> str:
     return (
-        f"{repeat + 1}. {run.contender:16}{run.events_per_s:>10,.0f} events/s"
+        f"{run.repeat + 1}. {BY_KEY[run.contender].name:30}{run.events_per_s:>10,.0f} events/s"
         f"{run.cpu_us_per_event:>9.2f} us CPU/event"
     )
 
 
-def table(runs: Sequence[Run], events: int) -> str:
+def latency_line(latency: Latency) -> str:
+    found = latency.read_ms
+    return (
+        f"At {latency.rate_per_s:,.0f}/s {BY_KEY[latency.contender].name:30}"
+        f"p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms"
+    )
+
+
+def table(found: Findings) -> str:
     """Return the results for people."""
-    repeats = len(runs) // len(NAMES)
     lines = [
         "",
-        f"{events:,} events, repeats in alternating order: {repeats}; median (lowest - highest)",
-        f"{'':16}{'events/s':>30}{'CPU us/event':>26}{'own core':>10}{'others':>8}",
+        f"Repeats in alternating order: {found.repeats}; median (lowest-highest).",
+        "x: times the events/s | the events per CPU second of the textbook loop, of raw forward.",
+        _RATE_COLUMNS,
     ]
-    for name in NAMES:
-        own = _of(runs, name)
-        speed = _spread([run.events_per_s for run in own], ",.0f")
-        cost = _spread([run.cpu_us_per_event for run in own], ".2f")
-        own_share = median(run.spent.own_share for run in own)
-        others = max(run.spent.others_share for run in own)
-        lines.append(f"{name:16}{speed:>30}{cost:>26}{own_share:>10.0%}{others:>8.0%}")
-    lines.append("")
-    for above, below in ((WORKER, TEXTBOOK), (WORKER, RAW), (ONCE, WORKER)):
-        speeds = _spread(_ratios(runs, above, below, lambda run: run.events_per_s), ".2f")
-        costs = _spread(_ratios(runs, below, above, lambda run: run.cpu_us_per_event), ".2f")
-        lines.append(f"{above} / {below}: {speeds} x the events/s, {costs} x by CPU per event")
-    stages = ", ".join(f"{stage} {cost:.2f}" for stage, cost in _stages(runs).items())
-    lines.append(f"{WORKER}, wall us/event by its own metrics: {stages or 'unknown'}")
-    return "\n".join(lines)
+    notes = []
+    for entry in ENTRIES:
+        runs = found.of(entry.key)
+        if reason := found.failures.get(entry.key):
+            notes.append(f"{entry.name} FAILED: {reason.splitlines()[0]}")
+        if not runs:
+            continue
+        lines.append(
+            f"{entry.name:32}{runs[0].events:>8,}{found.rates(entry.key).text(',.0f'):>29}"
+            f"{found.costs(entry.key).text('.2f'):>22}"
+            f"{_both(found, entry.key, TEXTBOOK):>14}{_both(found, entry.key, raw_of(entry)):>14}"
+            f"{max(run.peak_mib for run in runs):>10.0f}"
+            f"{max(run.spent.others_share for run in runs):>8.0%}"
+        )
+        notes += [f"{entry.name} {caveat}." for caveat in entry.caveats]
+    for above, below in found.compared():
+        rate, cost = found.by_rate(above, below), found.by_cost(above, below)
+        assert rate is not None
+        assert cost is not None
+        lines.append(
+            f"{BY_KEY[above].name} / {BY_KEY[below].name}: {rate.text('.2f')} x the events/s, "
+            f"{cost.text('.2f')} x by CPU per event"
+        )
+    stages = ", ".join(f"{stage} {cost:.2f}" for stage, cost in found.stages().items())
+    if stages:
+        lines.append(f"{BY_KEY[WORKER].name}, CPU us/event of its own thread by stage: {stages}")
+    return "\n".join([*lines, *_latency_table(found), "", *notes])
 
 
-def results(runs: Sequence[Run], events: int, *, quick: bool, pinned: bool) -> dict[str, object]:
+def results(found: Findings, *, quick: bool, pinned: bool) -> dict[str, object]:
     """Return the results for programs."""
+    ran = [entry for entry in ENTRIES if found.of(entry.key)]
     return {
-        "machine": {**_machine(), "pinned": pinned},
+        "machine": {**machine(), "pinned": pinned},
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "quick": quick,
-        "events": events,
-        "repeats": len(runs) // len(NAMES),
-        "medians": {
-            name: {
-                "events_per_s": median(run.events_per_s for run in _of(runs, name)),
-                "cpu_us_per_event": median(run.cpu_us_per_event for run in _of(runs, name)),
+        "events": found.events,
+        "repeats": found.repeats,
+        "contenders": {
+            entry.key: {
+                "name": entry.name,
+                "events": found.of(entry.key)[0].events,
+                "events_per_s": asdict(found.rates(entry.key)),
+                "cpu_us_per_event": asdict(found.costs(entry.key)),
+                "peak_mib": max(run.peak_mib for run in found.of(entry.key)),
+                "commits": entry.commits,
+                "caveats": list(entry.caveats),
             }
-            for name in NAMES
+            for entry in ran
         },
-        "ratio_to_textbook": {
-            "events_per_s": median(_ratios(runs, WORKER, TEXTBOOK, lambda run: run.events_per_s)),
-            "cpu": median(_ratios(runs, TEXTBOOK, WORKER, lambda run: run.cpu_us_per_event)),
-        },
-        "stages_us_per_event": _stages(runs),
-        "runs": [asdict(run) for run in runs],
+        "ratios": [
+            {
+                "of": above,
+                "to": below,
+                "events_per_s": _values(found.by_rate(above, below)),
+                "per_cpu_s": _values(found.by_cost(above, below)),
+            }
+            for above, below in found.ratios()
+        ],
+        "best_committing_framework": found.best_framework(),
+        "failures": found.failures,
+        "latencies": [asdict(latency) for latency in found.latencies],
+        "stages_us_per_event": found.stages(),
+        "environments": found.environments,
+        "runs": [asdict(run) for run in found.runs],
     }
 
 
-def _machine() -> dict[str, object]:
+def _latency_table(found: Findings) -> list[str]:
+    if not found.latencies:
+        return []
+    lines = [
+        "",
+        "Latency in ms at a steady rate: as somebody reads the output, and by the broker's stamp.",
+        _LATENCY_COLUMNS,
+    ]
+    for one in found.latencies:
+        stamp = one.appended_ms
+        lines.append(
+            f"{BY_KEY[one.contender].name:32}{one.rate_per_s:>10,.0f}{_quantiles(one.read_ms)}"
+            f"{one.read_ms.highest:>9.1f}{stamp.p50:>12.1f}{stamp.p99:>9.1f}{stamp.p999:>9.1f}"
+            f"{one.spent.own_share:>10.0%}"
+        )
+    late = max(one.sent_late_p99_ms for one in found.latencies)
+    lines.append(f"The producer sent 99 of 100 events within {late:.2f} ms of their moment.")
+    return lines
+
+
+def _quantiles(found: Quantiles) -> str:
+    return f"{found.p50:>9.1f}{found.p99:>9.1f}{found.p999:>9.1f}"
+
+
+def _both(found: Findings, above: str, below: str) -> str:
+    rate, cost = found.by_rate(above, below), found.by_cost(above, below)
+    return f"{rate.median:.2f} | {cost.median:.2f}" if rate and cost else "-"
+
+
+def _values(spread: Spread | None) -> dict[str, float] | None:
+    return asdict(spread) if spread else None
+
+
+def machine() -> dict[str, object]:
     """Describe the machine, without its name and without paths."""
     cpu_info = Path("/proc/cpuinfo").read_text().splitlines()
     models = {line.partition(": ")[2] for line in cpu_info if line.startswith("model name")}
@@ -104,26 +164,6 @@ def _machine() -> dict[str, object]:
         "kafka": KAFKA_VERSION,
         "librdkafka": confluent_kafka.libversion()[0],
         "onnxruntime": onnxruntime.__version__,
+        "compiled_scanner": find_spec("worker._scanner") is not None,
         **{name: version(name) for name in ("confluent-kafka", "msgspec", "numpy")},
     }
-
-
-def _of(runs: Sequence[Run], name: str) -> list[Run]:
-    return [run for run in runs if run.contender == name]
-
-
-def _ratios(
-    runs: Sequence[Run], above: str, below: str, what: Callable[[Run], float]
-) -> list[float]:
-    """Return the ratio of each repeat: its runs are neighbours in time."""
-    pairs = zip(_of(runs, above), _of(runs, below), strict=True)
-    return [what(a) / what(b) for a, b in pairs]
-
-
-def _stages(runs: Sequence[Run]) -> dict[str, float]:
-    known = [costs for run in _of(runs, WORKER) if (costs := run.stages_us_per_event)]
-    return {s: median(costs[s] for costs in known) for s in (known[0] if known else ())}
-
-
-def _spread(values: Sequence[float], form: str) -> str:
-    return f"{median(values):{form}} ({min(values):{form}} - {max(values):{form}})"
