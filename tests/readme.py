@@ -37,12 +37,14 @@ def tree() -> str:
     lines = ["```"]
     for room, purpose in ROOMS.items():
         lines.append(f"{room + '/':28}{purpose}")
-        for path in sorted((ROOT / room).rglob("*.py")):
+        files = [f for kind in ("*.py", "*.c", "*.h") for f in (ROOT / room).rglob(kind)]
+        for path in sorted(files):
             name = path.relative_to(ROOT / room).as_posix()
             if path.name != "__init__.py" or path.parent.name != room:
                 lines.append(f"  {name:26}{_first_sentence(path)}")
     others = {
         "tests/": "mirrors the packages; broker/, hostile/, end_to_end/ on real things",
+        "docs/": "pages that are too long for this one: scaling",
         "deploy/": "images, Prometheus, Grafana; docker-compose.yml beside the README",
     }
     lines += [f"{name:28}{purpose}" for name, purpose in others.items()]
@@ -70,7 +72,11 @@ def _default(value: object) -> str:
 
 
 def _first_sentence(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = path.read_text()
+    if path.suffix == ".py":
+        docstring = ast.get_docstring(ast.parse(text)) or ""
+    else:
+        docstring = re.sub(r"^ ?\*", "", text.partition("/*")[2].partition("*/")[0], flags=re.M)
     paragraph = " ".join(docstring.partition("\n\n")[0].split())
     sentence = re.split(r"(?<=[.?]) ", paragraph)[0].rstrip(".:")
     return sentence if len(sentence) <= SENTENCE_MAX else sentence.partition(":")[0]

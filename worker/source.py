@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 # The share of max.poll.interval.ms that settling may take before partitions are given up.
 SETTLE_SHARE = 0.2
 REVOKE_COMMIT_LIMIT_S = 10.0
+# Answers of the broker do not wake the consumer: how soon we look whether they are there.
+PLACING_WAIT_S = 0.01
 
 
 class KafkaSource:
@@ -114,6 +116,8 @@ class KafkaSource:
         self._ours.given_up.clear()
         if self._membership.is_forgotten() or not self._placing.place():
             self._begin_anew()
+        if self._positions.waiting:
+            wait_s = min(wait_s, PLACING_WAIT_S)
         records, self._held = self._held, []
         # `consume` waits for a full batch until its time is up; `poll` for the first message only.
         if (first := self._consumer.poll(0 if records else wait_s)) is not None:
