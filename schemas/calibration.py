@@ -75,6 +75,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         )
         return np.append(counts[::-1].cumsum()[::-1], 0)
 
+    @cached_property
+    def _p_values_at(self) -> npt.NDArray[np.float64]:
+        """The p-value of a score at each stored value; the smallest beyond the last."""
+        return (1 + self._at_least) / (self.n + 1)
+
     @property
     def n(self) -> int:
         """How many normal events were scored."""
@@ -86,9 +91,10 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return 1 / (self.n + 1)
 
     def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the p-value of each of the finite `scores`, of any shape."""
+        """Return the p-value of each of `scores`, of any shape; one of a NaN means nothing."""
         first_at_least = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
-        return (1 + self._at_least[first_at_least]) / (self.n + 1)
+        p_values: npt.NDArray[np.float64] = self._p_values_at[first_at_least]
+        return p_values
 
     def threshold(self, target_flag_rate: float) -> float:
         """Return the score above which an event is flagged.

@@ -29,10 +29,13 @@ class KafkaRecord(Protocol):
     def headers(self) -> Headers | None: ...
 
 
-def timestamp_ms_of(record: KafkaRecord) -> int:
-    """Return a record's time; one that has none (written by a very old client) was read now."""
-    timestamp_ms = record.timestamp()[1]
-    return timestamp_ms if timestamp_ms >= 0 else int(time.time() * 1000)
+def timestamps_ms_of(read: list[KafkaRecord]) -> list[int]:
+    """Return the records' times; one that has none (of a very old client) was read now."""
+    timestamps_ms = [record.timestamp()[1] for record in read]
+    if min(timestamps_ms, default=0) >= 0:
+        return timestamps_ms
+    now_ms = int(time.time() * 1000)
+    return [now_ms if timestamp_ms < 0 else timestamp_ms for timestamp_ms in timestamps_ms]
 
 
 def headers_of(record: KafkaRecord) -> Headers | None:
@@ -52,7 +55,7 @@ def columns_of(topic: str, read: list[KafkaRecord]) -> Records:
         topic,
         [record.partition() for record in read],
         [record.offset() for record in read],
-        [timestamp_ms_of(record) for record in read],
+        timestamps_ms_of(read),
         [record.key() for record in read],
         [record.value() for record in read],
         [headers_of(record) for record in read],

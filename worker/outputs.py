@@ -113,14 +113,9 @@ def _hand_over_with_headers(
     produce = producer.produce
     for record in zip(outgoing.values, outgoing.keys, outgoing.headers, strict=True):
         value, key, headers = record
+        report = partial(_report, on_refused, topic, record)
         try:
-            produce(
-                topic,
-                value,
-                key,
-                headers=[*headers],
-                on_delivery=partial(_report, on_refused, topic, record),
-            )
+            produce(topic, value, key, headers=[*headers], on_delivery=report)
         except (BufferError, KafkaException):
             hand_over_one(producer, Output(topic, *record), on_refused)
 

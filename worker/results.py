@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,39 +41,61 @@ from schemas.score import (
 from worker.model import Model, Scored
 from worker.turn import Batch, Outgoing, Outputs, Records, Tally
 
-_VERDICTS: tuple[Verdict, ...] = ("normal", "anomalous", "unscorable")
+_VERDICTS = np.array(["normal", "anomalous", "unscorable"], object)
 
 
 def to_results(
     records: Records, batch: Batch, scored: Scored, model: Model, top_features_max: int
 ) -> Outputs:
     """Return one output for every record of the turn: a score record or a dead letter."""
-    p_values, verdicts = judge(scored.scores, model.contract)
-    scores = _score_records(records, batch, scored, p_values, verdicts, model, top_features_max)
+    judged = judge(scored.scores, model.contract)
+    p_values = judged.p_values
     tally = Tally(
-        outcomes={**Counter(verdicts), "dead_letter": len(batch.rejects)},
+        outcomes={**Counter(judged.verdicts), "dead_letter": len(batch.rejects)},
         reasons=Counter(reject.reason for reject in batch.rejects),
-        p_values=p_values[np.isfinite(p_values)],
+        p_values=p_values[np.isfinite(p_values)] if judged.unscorable else p_values,
         timestamps_ms=batch.timestamps_ms,
     )
-    return Outputs(scores, _dead_letters(records, batch, model.reference), tally)
+    return Outputs(
+        _score_records(records, batch, scored, judged, model, top_features_max),
+        _dead_letters(records, batch, model.reference),
+        tally,
+    )
 
 
-def judge(scores: Floats, contract: Contract) -> tuple[npt.NDArray[np.float64], list[Verdict]]:
-    """Return the p-value of each score, float64 [n], NaN where it has none, and its verdict."""
+class Judged(NamedTuple):
+    """What the contract makes of n scores: p-values [n], NaN where there is none, and verdicts.
+
+    `flagged` and `unscorable` are the places of those verdicts.
+    """
+
+    p_values: npt.NDArray[np.float64]
+    verdicts: list[Verdict]
+    flagged: list[int]
+    unscorable: list[int]
+
+
+def judge(scores: Floats, contract: Contract) -> Judged:
+    """Judge scores, float32 [n]."""
+    p_values = contract.calibration.p_values(scores)
+    flagged = scores > np.float32(contract.threshold.value)
+    kinds = flagged.astype(np.intp)
     finite = np.isfinite(scores)
-    p_values = np.where(finite, contract.calibration.p_values(np.where(finite, scores, 0)), np.nan)
-    kinds = np.where(scores > np.float32(contract.threshold.value), 1, 0)
-    kinds[~finite] = 2
-    return p_values, [_VERDICTS[kind] for kind in kinds.tolist()]
+    if finite.all():
+        unscorable: list[int] = []
+    else:
+        unscorable = np.flatnonzero(~finite).tolist()
+        kinds[unscorable], p_values[unscorable] = 2, np.nan
+        flagged &= finite
+    verdicts: list[Verdict] = _VERDICTS[kinds].tolist()
+    return Judged(p_values, verdicts, np.flatnonzero(flagged).tolist(), unscorable)
 
 
 def _score_records(
     records: Records,
     batch: Batch,
     scored: Scored,
-    p_values: npt.NDArray[np.float64],
-    verdicts: list[Verdict],
+    judged: Judged,
     model: Model,
     top_features_max: int,
 ) -> Outgoing:
@@ -89,19 +111,19 @@ def _score_records(
             batch.event_ids,
             batch.timestamps_ms,
             scored.scores.tolist(),
-            p_values.tolist(),
+            judged.p_values.tolist(),
             repeat(model.contract.threshold.value),
-            verdicts,
+            judged.verdicts,
             repeat(written_once(model.reference)),
             sources,
         )
     ]
-    if flagged := [place for place, verdict in enumerate(verdicts) if verdict == "anomalous"]:
+    if flagged := judged.flagged:
         names = model.contract.feature_names
         explained = _top_features(flagged, batch.features, scored, names, top_features_max)
         for place, top_features in zip(flagged, explained, strict=True):
             scores[place] = replace(scores[place], top_features=top_features)
-    for place in np.flatnonzero(np.isnan(p_values)).tolist():
+    for place in judged.unscorable:
         reason = _why_unscorable(batch.features[place], model.contract)
         scores[place] = replace(scores[place], score=None, p_value=None, reason=reason)
     return Outgoing(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,10 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def place_of(self, row: int) -> str:
+        """Return the id of an event that has none of its own."""
+        return f"{self.topic}-{self.partitions[row]}-{self.offsets[row]}"
 
     def rows(self, rows: list[int]) -> Records:
         """Return the records at these places."""
@@ -122,14 +126,17 @@ class Batch:
             features = features[rows]
             event_ids = [event_ids[row] for row in rows]
             timestamps_ms = [timestamps_ms[row] for row in rows]
-        ids = [
-            f"{records.topic}-{records.partitions[row]}-{records.offsets[row]}" if i is None else i
-            for row, i in zip(rows, event_ids, strict=True)
-        ]
-        times = [
-            records.timestamps_ms[row] if time is None else time
-            for row, time in zip(rows, timestamps_ms, strict=True)
-        ]
+        if None in event_ids:
+            event_ids = [
+                records.place_of(row) if event_id is None else event_id
+                for row, event_id in zip(rows, event_ids, strict=True)
+            ]
+        if None in timestamps_ms:
+            timestamps_ms = [
+                records.timestamps_ms[row] if time is None else time
+                for row, time in zip(rows, timestamps_ms, strict=True)
+            ]
+        ids, times = cast("list[str]", event_ids), cast("list[int]", timestamps_ms)
         return cls(features, rows, ids, times, rejects)
 
 

@@ -39,8 +39,11 @@ def score_of(*features: float | None, model: Model = MODEL, top_features_max: in
 @given(st.lists(st.floats(width=32), max_size=30))
 def test_verdict_and_p_value_agree_and_what_is_not_finite_is_never_normal(scores):
     scores = np.array([*scores, THRESHOLD, np.nextafter(THRESHOLD, np.float32(np.inf))], np.float32)
-    p_values, verdicts = judge(scores, MODEL.contract)
-    for score, p_value, verdict in zip(scores, p_values, verdicts, strict=True):
+    judged = judge(scores, MODEL.contract)
+    verdicts = judged.verdicts
+    assert judged.flagged == [n for n, verdict in enumerate(verdicts) if verdict == "anomalous"]
+    assert judged.unscorable == [n for n, verdict in enumerate(verdicts) if verdict == "unscorable"]
+    for score, p_value, verdict in zip(scores, judged.p_values, verdicts, strict=True):
         if not np.isfinite(score):
             assert verdict == "unscorable"
             assert np.isnan(p_value)
