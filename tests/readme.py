@@ -41,7 +41,7 @@ def tree() -> str:
         for path in sorted(files):
             name = path.relative_to(ROOT / room).as_posix()
             if path.name != "__init__.py" or path.parent.name != room:
-                lines.append(f"  {name:26}{_first_sentence(path)}")
+                lines.append(f"  {name:25} {_first_sentence(path)}")
     others = {
         "tests/": "mirrors the packages; broker/, hostile/, end_to_end/ on real things",
         "docs/": "pages that are too long for this one: scaling",

@@ -24,7 +24,7 @@ import onnxruntime as ort
 
 from schemas.calibration import Floats
 from schemas.contract import INPUT_NAME, OUTPUT_NAMES
-from worker.session import CudaFailed
+from worker.session import CudaFailed, CudaRunFailed
 
 BUCKET_ROWS_MIN, BUCKET_ROWS_MAX = 16, 4096
 
@@ -74,7 +74,7 @@ class BoundSession:
         """Return the outputs for float32 rows [n, d], n at least 1; no later run changes them.
 
         Raises:
-            CudaFailed: the runtime or the device failed.
+            CudaRunFailed: the runtime or the device failed.
         """
         most = self.bucket_rows[-1]
         parts = [self._run(features[at : at + most]) for at in range(0, len(features), most)]
@@ -99,7 +99,7 @@ class BoundSession:
             bucket.binding.synchronize_outputs()
             outputs = bucket.binding.copy_outputs_to_cpu()  # New arrays, at every call.
         except Exception as error:  # noqa: BLE001  # As above.
-            raise CudaFailed(_told(error)) from None
+            raise CudaRunFailed(_told(error)) from None
         return [output[:count] for output in outputs]
 
 

@@ -37,13 +37,25 @@ from schemas.errors import OutsideError
 from schemas.score import ModelRef
 from worker.buckets import BoundSession
 from worker.decode import Decoder
-from worker.session import CpuSession, CudaFailed, CudaOptions, Gpu, Node, NoGpu
+from worker.session import (
+    CpuSession,
+    CudaFailed,
+    CudaOptions,
+    CudaRunFailed,
+    Gpu,
+    Node,
+    NoGpu,
+)
 
 log = logging.getLogger(__name__)
 
 Provider = Literal["auto", "cuda", "cpu"]
 _Run = Callable[[Floats], Sequence[Floats]]
 _FORBIDDEN = "and ODRADEK_PROVIDER=cuda forbids the CPU"
+_ADVICE = (
+    "Look at nvidia-smi, and whether the extra odradek[cuda] and a driver are installed; or set "
+    "ODRADEK_PROVIDER=auto or cpu"
+)
 
 
 class Scored(NamedTuple):
@@ -117,7 +129,7 @@ class Model:
         return Scored(*self._run(features))
 
     def _fall_back(self, why: str) -> None:
-        self._gpu.give_up(why, self._run)
+        self._gpu.give_up(why)
         if self._standby is None:
             raise OutsideError(
                 f"CUDA failed while scoring ({why}), {_FORBIDDEN}; this batch is neither written "
@@ -182,10 +194,7 @@ def _serving(
     except (NoGpu, CudaFailed) as failure:
         why, present = str(failure), isinstance(failure, CudaFailed)
         if strict:
-            raise OutsideError(
-                f"{why}, {_FORBIDDEN}; nothing is scored. Install the extra odradek[cuda] and a "
-                "driver, or set ODRADEK_PROVIDER=auto or cpu"
-            ) from None
+            raise OutsideError(f"{why}, {_FORBIDDEN}. {_ADVICE}") from None
     except ModelRefused as refusal:
         if strict:
             raise
@@ -200,9 +209,9 @@ def _bound(
 ) -> BoundSession:
     """Open a model on the GPU as it is asked for, or with less where that does not hold."""
     try:
-        bound = BoundSession(
-            gpu.open(sealed, cuda), len(contract.features), batch_max, graph=cuda.graph
-        )
+        session = gpu.open(sealed, cuda)
+        bound = BoundSession(session, len(contract.features), batch_max, graph=cuda.graph)
+        gpu.uses(bound)
         # The largest first: its memory then does for all others. Each of them, because another
         # size may take other kernels. Then as it is: of a CUDA graph, that is a replay.
         for rows in reversed(bound.bucket_rows):
@@ -216,8 +225,10 @@ def _bound(
         less = replace(cuda, tf32=False)
     except CudaFailed as failure:
         if not cuda.graph or gpu.why_given_up is not None:
+            if isinstance(failure, CudaRunFailed):
+                gpu.give_up(str(failure))
             raise
-        log.warning("With CUDA graphs it does not run: %s. Opening it again without.", failure)
+        log.warning("%s. Opening it again without CUDA graphs, in case they are why.", failure)
         less = replace(cuda, graph=False)
     # Not within the handlers, whose exceptions hold on to the session that failed.
     return _bound(sealed, contract, batch_max, less, gpu)

@@ -6,9 +6,10 @@ headers passed on, or a stub), then in the smallest (without its key; a stub wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -81,7 +82,9 @@ OnRefused = Callable[[Refused], None]
 def hand_over(producer: Producer, topic: str, outgoing: Outgoing, on_refused: OnRefused) -> None:
     """Hand over records without waiting for acknowledgements; only refusals are told."""
     if outgoing.headers:
-        _hand_over_with_headers(producer, topic, outgoing, on_refused)
+        # One by one: `produce_batch` drops headers without a word.
+        for output in outputs_of(topic, outgoing):
+            hand_over_one(producer, output, on_refused)
         return
 
     def reported(error: KafkaError | None, message: Message) -> None:
@@ -106,24 +109,16 @@ def hand_over(producer: Producer, topic: str, outgoing: Outgoing, on_refused: On
             producer.poll(SLICE_S)
 
 
-def _hand_over_with_headers(
-    producer: Producer, topic: str, outgoing: Outgoing, on_refused: OnRefused
-) -> None:
-    """One by one: `produce_batch` drops headers without a word."""
-    produce = producer.produce
-    for record in zip(outgoing.values, outgoing.keys, outgoing.headers, strict=True):
-        value, key, headers = record
-        report = partial(_report, on_refused, topic, record)
-        try:
-            produce(topic, value, key, headers=[*headers], on_delivery=report)
-        except (BufferError, KafkaException):
-            hand_over_one(producer, Output(topic, *record), on_refused)
+def outputs_of(topic: str, outgoing: Outgoing) -> Iterator[Output]:
+    """Return the records one by one."""
+    headers: Iterable[Headers] = outgoing.headers or repeat([])
+    return map(Output, repeat(topic), outgoing.values, outgoing.keys, headers)
 
 
 def hand_over_one(producer: Producer, output: Output, on_refused: OnRefused) -> None:
     """As `hand_over`, for one record; waits where the client's queue is full."""
     topic, value, key, headers = output
-    report = partial(_report, on_refused, topic, (value, key, headers))
+    report = partial(_report, on_refused, output)
     while True:
         try:
             producer.produce(topic, value, key, headers=[*headers], on_delivery=report)
@@ -135,9 +130,7 @@ def hand_over_one(producer: Producer, output: Output, on_refused: OnRefused) -> 
             return
 
 
-def _report(
-    on_refused: OnRefused, topic: str, record: Iterable[Any], error: KafkaError | None, _: Message
-) -> None:
+def _report(on_refused: OnRefused, output: Output, error: KafkaError | None, _: Message) -> None:
     """Tell of a refused record. Its delivery report does not bring its headers back; we do."""
     if error is not None:
-        on_refused(Refused(Output(topic, *record), error))
+        on_refused(Refused(output, error))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.calibration import Floats
-from schemas.event import EVENT_ID_CHARS_MAX, InvalidEvent
-from schemas.packed_event import FEATURE_BYTES, parse_packed
+from schemas.event import InvalidEvent
+from schemas.packed_event import FEATURE_BYTES, packed_event_id, parse_packed
 from worker.turn import Batch, Records, Reject
 
 
@@ -23,9 +23,12 @@ class PackedReader:
     def read(self, records: Records) -> Batch:
         """Sort records into events and rejects; none is without a place."""
         times: list[int | None] = [None] * len(records)
-        features, event_ids = self._matrix(records), _ids(records)
-        if features is not None and event_ids is not None:
-            return Batch.of(records, features, event_ids, times, [])
+        if (features := self._matrix(records)) is not None:
+            try:
+                event_ids = [*map(packed_event_id, records.keys, records.headers)]
+                return Batch.of(records, features, event_ids, times, [])
+            except InvalidEvent:
+                pass  # Which one, and why, is found below.
         return self._read_each(records, times)
 
     def _matrix(self, records: Records) -> Floats | None:
@@ -51,15 +54,3 @@ class PackedReader:
             event_ids[row] = event.event_id
             features[row] = event.features
         return Batch.of(records, features, event_ids, times, rejects)
-
-
-def _ids(records: Records) -> list[str | None] | None:
-    """Return the ids, or None where they are not simply the keys."""
-    if any(records.headers):
-        return None
-    try:
-        ids = [key.decode() if key else None for key in records.keys]
-    except UnicodeDecodeError:
-        return None
-    longest = max(map(len, filter(None, ids)), default=0)
-    return ids if longest <= EVENT_ID_CHARS_MAX else None

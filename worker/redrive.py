@@ -97,7 +97,10 @@ def originals_of(
 
 
 def send_again(records: Records, _: Model) -> Outputs:
-    """Send records as they were, but for their count of attempts: a `Process` without a model."""
+    """Send records as they were, but for their count of attempts: a `Process` without a model.
+
+    Their time is that of the sending: with their own, a topic's retention might take them at once.
+    """
     headers = [headers or [] for headers in records.headers]
     tally = Tally({SENT: len(records)}, {}, np.empty(0), [])
     return Outputs(Outgoing(records.values, records.keys, headers), Outgoing(), tally)

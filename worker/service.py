@@ -33,7 +33,9 @@ from worker.turn import Outputs, Records, Tally, Turn
 
 log = logging.getLogger(__name__)
 
-SLICE_S = 0.1  # No wait is longer, so that signals and the broker's callbacks are served.
+# No wait is longer, so that signals and the broker's callbacks are served; but for idle reads and
+# ODRADEK_BATCH_WAIT_MS.
+SLICE_S = 0.1
 # Waiting for acknowledgements this long, we start to poll the consumer as well, partitions
 # paused. Earlier it would only throw away what librdkafka has prefetched.
 POLL_WHILE_SETTLING_AFTER_S = 1.0
@@ -47,7 +49,9 @@ class Source(Protocol):
         within `read` or `keep_alive`, before they go."""
 
     def read(self, wait_s: float) -> Turn | None:
-        """Return what is waiting, at most a batch; wait at most `wait_s`, for the first only.
+        """Return what is waiting, at most a batch; wait at most `wait_s` for the first of it.
+
+        A source may wait a little longer for company, but not with `wait_s` 0: a turn is in flight.
 
         Raises:
             OutsideError: reading cannot go on.

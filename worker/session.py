@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 import onnxruntime as ort
 
@@ -40,6 +41,10 @@ class NoGpu(Exception):
 
 class CudaFailed(Exception):
     """There is a GPU, and it does not do what it should; the text says what was seen."""
+
+
+class CudaRunFailed(CudaFailed):
+    """It failed while it scored. What is wrong with it may stay for as long as the process."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,9 @@ class Gpu:
     """The GPU of this process, until it is given up.
 
     An error of CUDA's may stay for as long as the process lives, whatever is opened after it. So
-    the first failure in mid-run is the last: every later model of the process goes to the CPU.
-    `open_session` is `cuda_session`, or a test's own that fails when it should.
+    the first failure while it scores, be it a golden batch, is the last: every later model of the
+    process goes to the CPU. `open_session` is `cuda_session`, or a test's own that fails when it
+    should.
     """
 
     def __init__(
@@ -175,6 +181,7 @@ class Gpu:
     ) -> None:
         self._open_session = open_session
         self.why_given_up: str | None = None
+        self._in_use: WeakSet[object] = WeakSet()
         self._kept: list[object] = []
 
     def open(self, sealed: bytes, options: CudaOptions) -> ort.InferenceSession:
@@ -187,11 +194,15 @@ class Gpu:
             raise CudaFailed(f"CUDA has failed before in this process ({self.why_given_up})")
         return self._open_session(sealed, options)
 
-    def give_up(self, why: str, failed: object) -> None:
+    def uses(self, session: object) -> None:
+        """Know of something that holds memory of the GPU."""
+        self._in_use.add(session)
+
+    def give_up(self, why: str) -> None:
         """Use the GPU no more.
 
-        `failed` is kept for as long as this object: to take a session apart in a CUDA context that
-        is broken may end the process. Its GPU memory is free again after a restart.
+        What is in use is kept for as long as this object: to take a session apart in a CUDA context
+        that is broken may end the process. Its GPU memory is free again after a restart.
         """
         self.why_given_up = self.why_given_up or why
-        self._kept.append(failed)
+        self._kept = [*self._in_use]

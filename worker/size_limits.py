@@ -16,7 +16,16 @@ from collections.abc import Callable, Mapping, Sequence
 from confluent_kafka import Producer
 
 from worker.metrics import Metrics
-from worker.outputs import Form, OnRefused, Output, Refused, Shrink, hand_over, hand_over_one
+from worker.outputs import (
+    Form,
+    OnRefused,
+    Output,
+    Refused,
+    Shrink,
+    hand_over,
+    hand_over_one,
+    outputs_of,
+)
 from worker.service import SLICE_S
 from worker.turn import Outgoing
 
@@ -90,10 +99,9 @@ class SizeLimits:
             refused.append(refusal)
             on_refused(refusal)
 
-        headers = outgoing.headers or [[] for _ in outgoing.values]
         waiting = 0
-        for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
-            output = self._as_small_as_it_must(Output(topic, *record))
+        for whole in outputs_of(topic, outgoing):
+            output = self._as_small_as_it_must(whole)
             if self._careful and waiting + output.bytes() > self._chunk(topic):
                 while not refused and time.monotonic() < self._deadline:
                     if not producer.flush(SLICE_S):

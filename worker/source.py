@@ -78,7 +78,7 @@ class KafkaSource:
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()
         self.lags = Lags(topic, self._ours.positions, watch)
-        self._held: list[KafkaRecord] = []  # Read while only keeping alive.
+        self._held: list[KafkaRecord] = []  # Read, and to be returned by the next read.
         self._paused = self._closing = False
         self._committer = Committer(topic, metrics, positions.note, self._membership)
         self._properties: Properties = {
@@ -116,17 +116,20 @@ class KafkaSource:
         self._ours.given_up.clear()
         if self._membership.is_forgotten() or not self._placing.place():
             self._begin_anew()
+        in_flight = wait_s == 0  # What is in flight must not wait for company as well.
+        company_s = 0.0 if in_flight or self._positions.waiting else self._limits.wait_s
         if self._positions.waiting:
             wait_s = min(wait_s, PLACING_WAIT_S)
         records, self._held = self._held, []
         # `consume` waits for a full batch until its time is up; `poll` for the first message only.
         if (first := self._consumer.poll(0 if records else wait_s)) is not None:
             records += self._records_of([first])
-            if self._limits.records > 1:
-                more = self._consumer.consume(self._limits.records - 1, self._limits.wait_s)
-                records += self._records_of(more)
+        if records and (lacking := self._limits.records - len(records)) > 0:
+            records += self._records_of(self._consumer.consume(lacking, company_s))
         if self._ours.given_up or len(self._ours.numbers) < len(self._ours.owned):
             records = self._ours_of(records)
+        if in_flight and self._limits.wait_s and len(records) < self._limits.records:
+            self._held, records = records, []
         if not records:
             self._committer.ask(self._consumer)
             self._placing.say_what_we_wait_for()
@@ -256,9 +259,8 @@ class KafkaSource:
         if self._closing:
             return
         self._metrics.rebalanced("assigned")
-        # Fetched once its start is known (`worker.placing`). Beginning anywhere and seeking later
-        # is no way: librdkafka asks again for a logical offset that the seek has overtaken, and
-        # its answer skips records.
+        # Fetched once its start is known (`worker.placing`): after a seek away from a logical
+        # offset librdkafka asks for it again, and its answer skips records.
         consumer.incremental_assign([])
         self._ours.assign(_list(partitions))
         self._positions.ask(_list(partitions))

@@ -135,7 +135,8 @@ def test_each_record_says_where_its_event_was_read():
 
 def test_headers_are_carried_to_where_the_event_goes():
     taken = records([an_event(1, 1, 1), an_event(1, 1, 1), b"rubbish"])
-    taken.headers[0] = [("trace", b"1")]
+    # The content type is the event's, and a score record has another.
+    taken.headers[0] = [("content-type", b"application/json"), ("trace", b"1")]
     taken.headers[2] = [("trace", b"2"), ("odradek.reason", b"of an earlier dead letter")]
     outputs = outputs_of(taken)
     assert outputs.scores.headers == [[("trace", b"1")], []]

@@ -164,7 +164,7 @@ def test_graphs_that_cannot_be_recorded_are_told_and_left(card, caplog, when):
     model = opened(card, "cuda", graph=True)
     assert [options.graph for options in card.opened] == [True, False]
     assert model.provider == "cuda"
-    assert "With CUDA graphs it does not run" in caplog.text
+    assert "Opening it again without CUDA graphs, in case they are why" in caplog.text
 
 
 def test_the_memory_limit_is_the_sessions_own():
@@ -283,6 +283,25 @@ def test_a_gpu_that_fails_in_mid_run_costs_no_event_and_moves_the_gauge(tmp_path
     np.testing.assert_allclose(rig.scores(), a_model().score(ROWS).scores, rtol=1e-6)
     assert rig.committed() == {0: 40}
     assert (rig.fallback(), rig.info()) == (1, [("1", "cpu")])
+
+
+def test_a_gpu_that_fails_while_a_new_model_is_tried_is_given_up_too(tmp_path, card):
+    """What it holds is not taken apart: that could end the process."""
+    rig = Rig(tmp_path / "model.onnx", card, "auto")
+    rig.put(1)
+    rig.turns(1)
+    card.breaks_at_run = len(card.runs) + 2
+    rig.path.write_bytes(a_sealed_model(Recipe(version="2")))
+    rig.turns(1)
+    assert (rig.fallback(), rig.info()) == (1, [("2", "cpu")])
+    gc.collect()
+    assert [session() is not None for session in card.sessions] == [True, True]
+    card.broken = False
+    tries = len(card.opened)
+    rig.path.write_bytes(a_sealed_model(Recipe(version="3")))
+    rig.turns(1)
+    assert len(card.opened) == tries
+    assert rig.info() == [("3", "cpu")]
 
 
 def test_a_model_loaded_after_the_gpu_failed_goes_to_the_cpu(tmp_path, card):
