@@ -60,7 +60,8 @@ class Settings(BaseSettings):
     group: str | None = Field(
         None, min_length=1, description="The consumer group; odradek-<input topic> if not set."
     )
-    # 4,096 gave 152,000 events/s on a core, 1,024 gave 127,000, 512 gave 101,000.
+    # 4,096 gave 155,000 events/s on a core, 8,192 as many, 16,384 gave 136,000, 1,024 gave 112,000,
+    # 256 gave 70,000 (`python -m bench.stages --of turns`).
     batch_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
         4096, description="The most records in a turn."
     )
