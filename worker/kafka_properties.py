@@ -64,7 +64,7 @@ _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
     "reconnect.backoff.max.ms": 1_000,
 }
-# The figures below are of `python -m bench.stages --of waits`, on two shared cores: 152,600 events/s
+# The figures below are of `python -m bench.stages --of waits` on two shared cores: 152,600 events/s
 # at 4.85 us of CPU with all as it is.
 _CONSUMER_DEFAULTS: Properties = {
     **_DEFAULTS,
