@@ -27,9 +27,8 @@ lint: $(VENV)/dev.installed ## ruff and mypy --strict.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Two at a time, files whole, each with a Kafka of its own: most of them wait most of the time.
-unit: $(VENV)/dev.installed ## The tests alone; some with TESTS=tests/worker.
-	$(BIN)/python -m pytest $(or $(TESTS),-n 2 --dist loadfile)
+unit: $(VENV)/dev.installed ## The tests alone.
+	$(BIN)/python -m pytest $(TESTS)
 
 broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground, on port 9092.
 	@$(BIN)/python -m demo.broker --port 9092 --topics events scores dead-letters
