@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bench.contender import Contender, ContenderFailed
-from bench.load import FIRST_TIMESTAMP_MS, Load, event_id, headers
+from bench.load import FIRST_TIMESTAMP_MS, Load, all_messages, event_id, headers
 from schemas.calibration import Floats
 from schemas.contract import Contract
-from schemas.score import Score, decode_score
+from schemas.score import ModelRef, Score, Source, decode_score
 
 SCORE_TOLERANCE = 1e-4
 DRAIN_SLOWEST_PER_S = 500
@@ -132,38 +132,59 @@ class Stamps:
         return sum(stamp > first for stamp in self._all) / (last - first) * 1000
 
 
+def check_copies(messages: Iterable[Message], load: Load) -> Stamps:
+    """Check that every event was written back as it was.
+
+    Raises:
+        ContenderFailed: something is missing, double or changed.
+    """
+    stamps = Stamps()
+    sent = [hash(message["value"]) for message in all_messages(load.kind, len(load))]
+    for row, message in _by_row(messages, load, stamps):
+        if hash(message.value() or b"") != sent[row]:
+            raise ContenderFailed(f"event {row} was not written back as it was")
+    return stamps
+
+
 def check_outputs(
-    messages: Iterable[Message], load: Load, contract: Contract | None, wanted: Floats
+    messages: Iterable[Message], load: Load, contract: Contract, digest: str, wanted: Floats
 ) -> Stamps:
-    """Check one output for every event; with a contract, that it is the right score record.
+    """Check one right score record for every event, by the model of this contract and digest.
 
     Raises:
         ContenderFailed: something is missing, double or wrong.
     """
     stamps = Stamps()
-    rows_by_key = {event_id(row).encode(): row for row in range(len(load))}
+    reference = contract.reference(digest)
     scores = np.full(len(load), np.nan)
     p_values = np.full(len(load), np.nan)
+    for row, message in _by_row(messages, load, stamps):
+        record = _read_record(message, row)
+        _check_record(record, row, load, contract, reference)
+        scores[row], p_values[row] = record.score, record.p_value
+    if not np.allclose(scores, wanted, rtol=SCORE_TOLERANCE, atol=0):
+        worst = int(np.argmax(np.abs(scores - wanted)))
+        raise ContenderFailed(f"event {worst} scores {scores[worst]}, wanted {wanted[worst]}")
+    if not np.array_equal(p_values, contract.calibration.p_values(scores)):
+        raise ContenderFailed("a p-value is not that of its score")
+    return stamps
+
+
+def _by_row(
+    messages: Iterable[Message], load: Load, stamps: Stamps
+) -> Iterator[tuple[int, Message]]:
+    """Yield each output with its event's row; every event has one, with its headers."""
+    rows_by_key = {event_id(row).encode(): row for row in range(len(load))}
     for message in messages:
         stamps.see(message)
         row = rows_by_key.pop(message.key() or b"", None)
         if row is None:
             raise ContenderFailed(f"the key {message.key()!r} is unknown, or occurs twice")
-        if contract is not None:
-            record = _read_record(message, row)
-            _check_record(record, row, load, contract)
-            scores[row], p_values[row] = record.score, record.p_value
         if load.kind == "traced" and message.headers() != headers(load.kind, row):
             raise ContenderFailed(f"event {row} lost its headers: {message.headers()}")
+        yield row, message
     if rows_by_key:
         raise ContenderFailed(f"{len(rows_by_key):,} events have no output")
-    if contract is not None:
-        if not np.allclose(scores, wanted, rtol=SCORE_TOLERANCE, atol=0):
-            worst = int(np.argmax(np.abs(scores - wanted)))
-            raise ContenderFailed(f"event {worst} scores {scores[worst]}, wanted {wanted[worst]}")
-        if not np.array_equal(p_values, contract.calibration.p_values(scores)):
-            raise ContenderFailed("a p-value is not that of its score")
-    return stamps
 
 
 def _read_record(message: Message, row: int) -> Score:
@@ -173,7 +194,9 @@ def _read_record(message: Message, row: int) -> Score:
         raise ContenderFailed(f"the output of event {row} is no score record: {error}") from None
 
 
-def _check_record(record: Score, row: int, load: Load, contract: Contract) -> None:
+def _check_record(
+    record: Score, row: int, load: Load, contract: Contract, reference: ModelRef
+) -> None:
     """Check what must be exact in a record, given its own score."""
     if record.score is None:
         raise ContenderFailed(f"event {row} has no score: {record}")
@@ -182,11 +205,11 @@ def _check_record(record: Score, row: int, load: Load, contract: Contract) -> No
     place = contract.feature_names.index(top[0].name) if top else 0
     right = (
         record.event_id == event_id(row)
-        and (record.source.topic, record.source.offset) == (load.topic, row)
+        and record.source == Source(load.topic, 0, row)
         and record.timestamp == FIRST_TIMESTAMP_MS + row
         and record.verdict == ("anomalous" if anomalous else "normal")
         and record.threshold == contract.threshold.value
-        and (record.model.name, record.model.version) == (contract.name, contract.version)
+        and record.model == reference
         and len(top) == (5 if anomalous else 0)
         and (not top or top[0].value == float(load.features[row, place]))
     )

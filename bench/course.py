@@ -12,7 +12,7 @@ import onnxruntime
 from confluent_kafka import Message
 
 from bench import model
-from bench.check import Reader, Stamps, check_outputs
+from bench.check import Reader, Stamps, check_copies, check_outputs
 from bench.contender import (
     FRAMEWORK_TOLD_AGAIN_S,
     STOP_TIMEOUT_S,
@@ -37,6 +37,7 @@ from demo.broker import Broker, free_port
 from demo.process import start_child
 from schemas.calibration import Floats
 from schemas.contract import CONTRACT_KEY, Contract
+from schemas.digest import verified_digest
 
 OUTPUT_TOPIC = {"message.timestamp.type": "LogAppendTime", "file.delete.delay.ms": "1000"}
 DEAD_LETTERS = "dead-letters"
@@ -55,6 +56,10 @@ class Sealed:
     def contract(self) -> Contract:
         session = onnxruntime.InferenceSession(self.path, providers=["CPUExecutionProvider"])
         return Contract.from_json(session.get_modelmeta().custom_metadata_map[CONTRACT_KEY])
+
+    @property
+    def digest(self) -> str:
+        return verified_digest(self.path.read_bytes())
 
     def scores(self, features: Floats) -> Floats:
         """Return the right score of every row, 1,000 rows at a time."""
@@ -189,12 +194,12 @@ class Course:
     def _check(self, entry: Entry, load: Load, outputs: Iterable[Message]) -> Stamps:
         sealed = self._models[entry.model]
         if not entry.scores:
-            return check_outputs(outputs, load, None, load.features[:, 0])
+            return check_copies(outputs, load)
         wanted = self._wanted.get((entry.model, len(load)))
         if wanted is None:
             wanted = sealed.scores(load.features)
             self._wanted[entry.model, len(load)] = wanted
-        return check_outputs(outputs, load, sealed.contract, wanted)
+        return check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
 
     def _check_offsets(self, entry: Entry, group: str, load: Load) -> None:
         committed = self._reader.committed(group, load.topic)

@@ -1,7 +1,7 @@
 """What was measured, and the ratios that follow from it.
 
 A ratio is the median over the repeats of the ratio within each repeat, whose runs are neighbours
-in time; lowest and highest stand beside it.
+in time, as near as the alternating order lets them; lowest and highest stand beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ COMPARED = (
     ("exactly-once", WORKER),
     ("traced", WORKER),
     ("default-model", WORKER),
+    ("default-heavy", WORKER),
 )
 
 

@@ -2,7 +2,7 @@
 
 Pure and seeded. Time goes in ticks; records are counted as a fluid, since a tick holds thousands.
 
-- Load: `Bursts`, a rate that swings slowly about its mean and at random times jumps to a multiple
+- Load: `Bursts`, a rate that swings slowly about its middle and at random times jumps by a multiple
   of it. Each partition gets its fixed share.
 - Workers: partition p belongs to worker p mod W, as every assignor of Kafka shares out one topic to
   within a partition. A worker takes turns of at most `turn_records`, from all its partitions in
@@ -11,8 +11,8 @@ Pure and seeded. Time goes in ticks; records are counted as a fluid, since a tic
 - A change of W stops everybody for `rebalance_s`. That is the worst case: with the assignor of the
   worker only the partitions that move stand still.
 - `Scaler`: every `interval_s` it wants lag / `lag_per_worker` workers, within its bounds. New ones
-  begin `start_s` later. When fewer were wanted for `patience_s` on end, as many go as none of these
-  looks wanted.
+  begin `start_s` later, whatever the looks between want. When fewer were wanted for `patience_s` on
+  end, as many go as none of these looks wanted.
 
 Lag is in records, and in seconds: the age of the oldest record that waits, the worst partition's.
 """
@@ -20,6 +20,7 @@ Lag is in records, and in seconds: the age of the oldest record that waits, the 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,10 +32,11 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bursts:
-    """A load: `mean` records a second, and what moves it.
+    """A load of `mean` records a second in the long run, bursts included, and what moves it.
 
-    `swing`: the slow wave's height, as a share of the mean. Bursts of `factor` times the mean last
-    `burst_s` and come after pauses of `pause_s`, both exponential with these means.
+    `swing`: the slow wave's height, as a share of its own middle, the load without bursts. A burst
+    adds `factor` - 1 times that middle. Bursts last `burst_s` and come after pauses of `pause_s`,
+    both exponential with these means.
     """
 
     mean: float
@@ -43,6 +45,11 @@ class Bursts:
     factor: float = 1.0
     burst_s: float = 60.0
     pause_s: float = 600.0
+
+    @property
+    def middle(self) -> float:
+        """The mean without the bursts."""
+        return self.mean / (1 + (self.factor - 1) * self.burst_s / (self.burst_s + self.pause_s))
 
     def rates(self, ticks: int, tick_s: float, seed: int) -> Array:
         """Return the records a second in each tick, [ticks]."""
@@ -59,7 +66,7 @@ class Bursts:
                 break
             extra[round(begin / tick_s) : round(end / tick_s)] = self.factor - 1
             begin = end
-        rates: Array = self.mean * (wave + extra)
+        rates: Array = self.middle * (wave + extra)
         return rates
 
 
@@ -151,8 +158,7 @@ class _State:
         self._group = group
         self.workers = group.workers
         self._paused_until = -math.inf
-        self._wanted = group.workers
-        self._wanted_at = math.inf
+        self._coming: deque[tuple[float, int]] = deque()  # From when on, how many there are.
         self._fewer_since: float | None = None
         self._most_wanted = 0  # Since then.
         self._next_look = 0.0
@@ -163,22 +169,22 @@ class _State:
         scaler = self._group.scaler
         if scaler is None:
             return
-        if now >= self._wanted_at:
-            self._wanted_at = math.inf
-            self._become(self._wanted, now)
+        while self._coming and now >= self._coming[0][0]:
+            self._become(self._coming.popleft()[1], now)
         if now < self._next_look:
             return
         self._next_look += scaler.interval_s
         wanted = max(scaler.least, min(scaler.most, math.ceil(lag / scaler.lag_per_worker)))
-        coming = self.workers if self._wanted_at == math.inf else self._wanted
+        coming = self._coming[-1][1] if self._coming else self.workers
         if wanted > coming:
-            self._wanted, self._wanted_at = wanted, now + scaler.start_s
+            self._coming.append((now + scaler.start_s, wanted))
         if wanted >= coming:
             self._fewer_since, self._most_wanted = None, 0
             return
         self._fewer_since = now if self._fewer_since is None else self._fewer_since
         self._most_wanted = max(self._most_wanted, wanted)
         if now - self._fewer_since >= scaler.patience_s:
+            self._coming.clear()
             self._become(self._most_wanted, now)
             self._fewer_since, self._most_wanted = None, 0
 
@@ -194,8 +200,8 @@ class _State:
         done = np.minimum(own, turns * group.turn_records)
         self._free_s -= done / group.rate
         # Who has nothing to do saves no time for later.
-        self._free_s[done >= own] = np.minimum(self._free_s[done >= own], 0)
-        left = np.where(own > 0, 1 - done / np.where(own > 0, own, 1), 1)
+        np.minimum(self._free_s, 0, out=self._free_s, where=done >= own)
+        left = 1 - done / np.maximum(own, 1e-300)  # Nothing is done where nothing waits.
         rest: Array = waiting * left[self._owners]
         return rest
 

@@ -35,7 +35,7 @@ from bench.report import machine
 from demo.broker import Broker, BrokerUnavailable
 
 STAGES = ("read", "decode", "score", "encode", "write", "settle")
-RESULTS = Path(__file__).parent / "results" / "stages.json"
+RESULTS = Path(__file__).parent / "results"
 
 
 def _row(
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--of", choices=[*ROWS], default="work", help="which rows")
     parser.add_argument("--events", type=int, default=EVENTS, help=f"default {EVENTS:,}")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"default {REPEATS}")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where to write the results")
+    parser.add_argument("--json", type=Path, help="where to write the results")
     options = parser.parse_args(arguments)
     try:
         runs = measure(ROWS[options.of], options.events, options.repeats)
@@ -101,10 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(runs))
     columns = ("total", *STAGES)
     medians = {name: dict(zip(columns, costs(of), strict=True)) for name, of in runs.items()}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(
-        json.dumps({"machine": machine(), "us_per_event": medians}, indent=2) + "\n"
-    )
+    out: Path = options.json or RESULTS / f"stages-{options.of}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine(), "us_per_event": medians}, indent=2) + "\n")
     return 0
 
 
@@ -126,7 +125,10 @@ def measure(rows: Sequence[Entry], events: int, repeats: int) -> dict[str, list[
             course.rate(BY_KEY[RAW], events, -1)
             for repeat in range(repeats):
                 for row in (rows, rows[::-1])[repeat % 2]:
-                    runs[row.name].append(course.rate(row, events, repeat))
+                    run = course.rate(row, events, repeat)
+                    if not run.stages_us_per_event:
+                        raise ContenderFailed(f"{row.name}: /metrics did not answer")
+                    runs[row.name].append(run)
                     _say(f"{repeat + 1}. {row.name}: {runs[row.name][-1].cpu_us_per_event:.2f} us")
         finally:
             course.close()

@@ -8,9 +8,11 @@ odradek-worker score MODEL.onnx FILE   score a file, one score record a line on 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +44,14 @@ log = logging.getLogger(__name__)
 
 def cli() -> None:
     """The entry point of `odradek-worker`."""
-    sys.exit(run_program(functools.partial(main, sys.argv[1:])))
+    code = run_program(functools.partial(main, sys.argv[1:]))
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # Nobody reads it, or it is closed.
+            stream.flush()
+    # Not sys.exit: a thread of librdkafka's may call into an interpreter that is being taken down.
+    # A worker that had said why it stopped died of signal 11 so.
+    os._exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from bench.load import Kind
 
-ModelName = Literal["bench", "default"]
+ModelName = Literal["bench", "default", "default-heavy"]
 WORKER = ("worker", "run")
 
 
@@ -86,6 +86,12 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry("traced", "odradek-worker, trace headers", WORKER, kind="traced"),
     Entry("default-model", "odradek-worker, default model", WORKER, model="default"),
+    Entry(
+        "default-heavy",
+        "odradek-worker, default, tails",
+        WORKER,
+        model="default-heavy",
+    ),
     RAW,
     Entry(
         "raw-packed",

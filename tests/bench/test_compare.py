@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Message
 
 from bench import compare
-from bench.check import check_outputs
+from bench.check import check_copies, check_outputs
 from bench.contender import ContenderFailed, Spent
 from bench.contenders.entries import ENTRIES, QUICK, QUICK_PACED
 from bench.contenders.environments import FRAMEWORKS
@@ -21,7 +21,7 @@ from bench.contenders.records import Scorer
 from bench.course import Sealed
 from bench.findings import Findings, Run
 from bench.latency import RATE_PER_S, Latency, Quantiles, Seen, latencies
-from bench.load import all_messages, event_id, headers, planned
+from bench.load import Kind, all_messages, event_id, headers, planned
 from bench.model import sealed_model
 from bench.pace import Sent
 from bench.plot import plot
@@ -73,19 +73,33 @@ def test_a_quick_run_checks_every_output_and_prints_the_ratios(tmp_path):
 
 def test_a_missing_a_double_and_an_unknown_output_are_each_refused():
     load = planned("events", 3)
-    for rows, complaint in (([0, 1], "no output"), ([0, 1, 1], "twice"), ([0, 1, 7], "unknown")):
+    copies = [copy_of("json", row) for row in range(3)]
+    for outputs, complaint in (
+        (copies[:2], "no output"),
+        ([*copies[:2], copies[1]], "twice"),
+        ([*copies[:2], output(7)], "unknown"),
+        ([*copies[:2], output(2)], "event 2 was not written back as it was"),
+    ):
         with pytest.raises(ContenderFailed, match=complaint):
-            check_outputs(map(output, rows), load, None, load.features[:, 0])
-    check_outputs(map(output, [2, 0, 1]), load, None, load.features[:, 0])
+            check_copies(outputs, load)
+    check_copies([copies[2], copies[0], copies[1]], load)
+
+
+def copy_of(kind: Kind, row: int) -> Message:
+    """What raw forward makes of an event."""
+    sent = [*all_messages(kind, row + 1)][row]
+    return Message(
+        key=sent["key"], value=sent["value"], headers=sent["headers"] or [], timestamp=(2, 1)
+    )
 
 
 def test_an_output_that_lost_its_trace_headers_is_refused():
     load = planned("events", 2, "traced")
-    carried = [output(row, kind="traced") for row in range(2)]
-    check_outputs(carried, load, None, load.features[:, 0])
-    for swapped in ([carried[0], output(1)], [output(0, kind="json"), carried[1]]):
+    carried = [copy_of("traced", row) for row in range(2)]
+    check_copies(carried, load)
+    for swapped in ([carried[0], copy_of("json", 1)], [copy_of("json", 0), carried[1]]):
         with pytest.raises(ContenderFailed, match="headers"):
-            check_outputs(swapped, load, None, load.features[:, 0])
+            check_copies(swapped, load)
 
 
 def test_a_score_that_is_wrong_in_its_fourth_digit_is_refused(tmp_path, monkeypatch):
@@ -101,13 +115,15 @@ def test_a_score_that_is_wrong_in_its_fourth_digit_is_refused(tmp_path, monkeypa
         for row, value in enumerate(values)
     ]
     wanted = sealed.scores(load.features)
-    check_outputs(outputs, load, sealed.contract, wanted)
+    check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
     assert {decode_score(value).verdict for value in values} == {"normal", "anomalous"}
     with pytest.raises(ContenderFailed, match="event 3 is no score record"):
-        check_outputs([*outputs[:3], output(3)], load, sealed.contract, wanted)
+        check_outputs([*outputs[:3], output(3)], load, sealed.contract, sealed.digest, wanted)
+    with pytest.raises(ContenderFailed, match="event 0 is wrong"):
+        check_outputs(outputs, load, sealed.contract, "0" * 64, wanted)
     wanted[77] *= 1.0003
     with pytest.raises(ContenderFailed, match="event 77 scores"):
-        check_outputs(outputs, load, sealed.contract, wanted)
+        check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
 
 
 def test_latency_is_from_each_events_own_sending_to_its_own_reading():
