@@ -6,7 +6,8 @@ Every output record is read back and looked at, none is sampled.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -14,12 +15,13 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bench.contender import Contender, ContenderFailed
-from bench.load import FIRST_TIMESTAMP_MS, Load, all_messages, event_id, headers
-from schemas.calibration import Floats
+from bench.load import FIRST_TIMESTAMP_MS, Kind, Load, all_messages, event_id, headers
+from bench.model import Answers
 from schemas.contract import Contract
 from schemas.score import ModelRef, Score, Source, decode_score
 
 SCORE_TOLERANCE = 1e-4
+TOP_FEATURES = 5
 DRAIN_SLOWEST_PER_S = 500
 LOOK_EVERY_S = 0.02
 MORE_WAIT_S = 0.3
@@ -139,15 +141,21 @@ def check_copies(messages: Iterable[Message], load: Load) -> Stamps:
         ContenderFailed: something is missing, double or changed.
     """
     stamps = Stamps()
-    sent = [hash(message["value"]) for message in all_messages(load.kind, len(load))]
+    sent = _sent(load.kind, len(load))
     for row, message in _by_row(messages, load, stamps):
         if hash(message.value() or b"") != sent[row]:
             raise ContenderFailed(f"event {row} was not written back as it was")
     return stamps
 
 
+@cache
+def _sent(kind: Kind, count: int) -> Sequence[int]:
+    """Return a hash of each event's bytes: the bytes of all repeats would be too much to hold."""
+    return [hash(message["value"]) for message in all_messages(kind, count)]
+
+
 def check_outputs(
-    messages: Iterable[Message], load: Load, contract: Contract, digest: str, wanted: Floats
+    messages: Iterable[Message], load: Load, contract: Contract, digest: str, wanted: Answers
 ) -> Stamps:
     """Check one right score record for every event, by the model of this contract and digest.
 
@@ -156,15 +164,18 @@ def check_outputs(
     """
     stamps = Stamps()
     reference = contract.reference(digest)
+    places = {name: place for place, name in enumerate(contract.feature_names)}
     scores = np.full(len(load), np.nan)
     p_values = np.full(len(load), np.nan)
     for row, message in _by_row(messages, load, stamps):
         record = _read_record(message, row)
         _check_record(record, row, load, contract, reference)
+        _check_top_features(record, row, load, places, wanted)
         scores[row], p_values[row] = record.score, record.p_value
-    if not np.allclose(scores, wanted, rtol=SCORE_TOLERANCE, atol=0):
-        worst = int(np.argmax(np.abs(scores - wanted)))
-        raise ContenderFailed(f"event {worst} scores {scores[worst]}, wanted {wanted[worst]}")
+    right = wanted.scores
+    if not np.allclose(scores, right, rtol=SCORE_TOLERANCE, atol=0):
+        worst = int(np.argmax(np.abs(scores - right)))
+        raise ContenderFailed(f"event {worst} scores {scores[worst]}, wanted {right[worst]}")
     if not np.array_equal(p_values, contract.calibration.p_values(scores)):
         raise ContenderFailed("a p-value is not that of its score")
     return stamps
@@ -201,8 +212,6 @@ def _check_record(
     if record.score is None:
         raise ContenderFailed(f"event {row} has no score: {record}")
     anomalous = record.score > contract.threshold.value
-    top = record.top_features
-    place = contract.feature_names.index(top[0].name) if top else 0
     right = (
         record.event_id == event_id(row)
         and record.source == Source(load.topic, 0, row)
@@ -210,8 +219,28 @@ def _check_record(
         and record.verdict == ("anomalous" if anomalous else "normal")
         and record.threshold == contract.threshold.value
         and record.model == reference
-        and len(top) == (5 if anomalous else 0)
-        and (not top or top[0].value == float(load.features[row, place]))
+        and len(record.top_features) == (TOP_FEATURES if anomalous else 0)
     )
     if not right:
         raise ContenderFailed(f"the record of event {row} is wrong: {record}")
+
+
+def _check_top_features(
+    record: Score, row: int, load: Load, places: Mapping[str, int], wanted: Answers
+) -> None:
+    """Check that they are those with the largest parts, and every figure of each."""
+    if not (top := record.top_features):
+        return
+    at = [places.get(feature.name, -1) for feature in top]
+    shares = wanted.contributions[row] / wanted.contributions[row].sum()
+    told = np.array([(feature.expected, feature.share) for feature in top], np.float64)
+    right = (
+        min(at) >= 0
+        and len({*at}) == len(at)
+        and [feature.value for feature in top] == load.features[row, at].tolist()
+        and np.allclose(told[:, 0], wanted.expected[row, at], SCORE_TOLERANCE, SCORE_TOLERANCE)
+        and np.allclose(told[:, 1], shares[at], rtol=0, atol=SCORE_TOLERANCE)
+        and np.allclose(shares[at], np.sort(shares)[::-1][: len(at)], rtol=0, atol=SCORE_TOLERANCE)
+    )
+    if not right:
+        raise ContenderFailed(f"the top features of event {row} are wrong: {top}")

@@ -19,39 +19,40 @@ its framework or loop costs, not its JSON. The textbook loop works on one event 
 
 Rate. The events stand in the topic before a contender starts; each run has a new group and a new
 output topic. The contender alone has one core, the broker and this program have the others. Slow
-contenders read a prefix of the events: the table says how many. Events/s: the outputs after the
-first append stamp of the broker, by the time from there to the last stamp. CPU: user + system of
-the contender's process from its join to the last output. `others` is the largest share that
-anything else had of the contender's core (other programs, the kernel's network, the hypervisor):
-where it is large, believe the CPU column and its ratios rather than the events/s.
+contenders have a shorter topic, raw forward a longer one: the table says how many. Events/s: the
+outputs after the first append stamp of the broker, by the time from there to the last stamp. CPU:
+that of the contender's process from its join to the last output. `own` is the least share of its
+core that the contender had in any repeat, `others` the largest that anything else had of it (other
+programs, the kernel's network, the hypervisor): where it is large, believe the CPU column and its
+ratios rather than the events/s.
 
 Latency. A producer of its own, beside the broker, sends 2,000 events/s; `bench.latency` says what
 is timed and by which clock. Contenders with a batch wait of their own are told to wait 5 ms at
-most for it, and 100 ms in a rate run: each measure as it suits them. One run each.
+most for it, and 100 ms in a rate run: each measure as it suits them. Those whose latency has a
+bar run three times in alternating order, the others once.
 
 Limits. One partition, one broker without replicas, on the same machine and by loopback; no
 compression; a small model with fixed weights, where 1 % of events are anomalous (the trainer's
-default has two rows: as it comes out for these Gaussian events, and as it would for heavy tails).
-The fast ones drain the topic in a second or two; of a p99.9 from 36,000 events believe the size. On
-a shared or virtual machine the speeds vary by a third from run to run: the ratio within one run of
-this program is worth more than any speed in it. With all contenders it takes a quarter of an hour:
-start it in the background (nohup).
+default has two rows: as it comes out for these Gaussian events, and as it would for heavy tails;
+there is no preset yet that is better and dearer). The fast ones drain the topic in a second or two.
+On a shared or virtual machine the speeds vary by a third from run to run: the ratio within one run
+of this program is worth more than any speed in it. With all contenders it takes half an hour: start
+it in the background (nohup).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from bench import model, report
-from bench.contender import ContenderFailed, Cores
+from bench.contender import JAVA_OPTIONS, ContenderFailed, Cores
 from bench.contenders.entries import BY_KEY, QUICK_PACED, RAW, Entry, ModelName, chosen
 from bench.contenders.environments import EnvironmentUnavailable, installed
 from bench.course import Course
@@ -65,14 +66,13 @@ from bench.latency import (
     WARM_SECONDS,
 )
 from bench.plot import plot
+from bench.report import say
 from demo.broker import Broker, BrokerUnavailable
 
 RESULTS = Path(__file__).parent / "results"
-EVENTS, REPEATS = 200_000, 5
+EVENTS, REPEATS, PACED_REPEATS = 200_000, 5, 3
 QUICK_EVENTS, QUICK_REPEATS = 20_000, 1
 EVENTS_MIN = 20_000
-# A broker to be measured, not a small one: Java's full compiler, and room for what is in flight.
-JAVA_OPTIONS = ("-Xmx1g", "-XX:TieredStopAtLevel=4")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Plan:
     paced: Sequence[Entry]  # Those of them whose latency is measured.
     events: int
     repeats: int
+    paced_repeats: int  # Of those whose latency has a bar; the others run once.
     seconds: tuple[int, int]  # Of a latency run, and how many of them are not counted.
     warm_s: int  # At the steady rate, before any latency is measured.
 
@@ -96,25 +97,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cores = Cores.shared_out()
     found = Findings(plan.events, plan.repeats)
     try:
-        measure(plan, found, cores, _say)
+        measure(plan, found, cores)
     except BrokerUnavailable as error:
-        _say(str(error))
+        say(str(error))
         return 3
     except ContenderFailed as error:
-        _say(f"No figures: {error}")
+        say(f"No figures: {error}")
         return 1
     print(report.table(found))
     results = report.results(found, quick=options.quick, pinned=cores.contender is not None)
     out: Path = options.json or RESULTS / ("quick.json" if options.quick else "compare.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2) + "\n")
+    report.write_json(out, results)
     if found.runs:
         (options.plot or out.with_suffix(".svg")).write_text(plot(found))
     return int(any(BY_KEY[key].ours for key in found.failures))
 
 
-def measure(plan: Plan, found: Findings, cores: Cores, say: Callable[[str], None]) -> None:
-    """Run every contender `plan.repeats` times, and once at a steady rate; fill `found`.
+def measure(plan: Plan, found: Findings, cores: Cores) -> None:
+    """Run every contender `plan.repeats` times, and at a steady rate; fill `found`.
 
     Raises:
         ContenderFailed: the warm-up failed, so nothing can be measured.
@@ -132,40 +132,40 @@ def measure(plan: Plan, found: Findings, cores: Cores, say: Callable[[str], None
             if entry.model in DEFAULT_MODELS:
                 say(f"Training the {entry.model} model.")
                 fit = partial(fit_default_model, entry.model, models[entry.model])
-                _attempt(entry, found, say, fit)
+                _attempt(entry, found, fit)
         course = Course(broker, models, cores, say)
         try:
             say("Warming up the broker.")
             course.rate(RAW, plan.events, -1)
-            _run_all(plan, found, course, say)
+            _run_all(plan, found, course)
         finally:
             course.close()
     for name in {e.environment for e in plan.entries if e.environment and found.of(e.key)}:
         found.environments[name] = installed(name)
 
 
-def _run_all(plan: Plan, found: Findings, course: Course, say: Callable[[str], None]) -> None:
+def _run_all(plan: Plan, found: Findings, course: Course) -> None:
     def rate(entry: Entry, repeat: int) -> None:
         found.runs.append(course.rate(entry, plan.events_of(entry), repeat))
         say(report.line(found.runs[-1]))
 
-    def latency(entry: Entry, seconds: int, settle_seconds: int) -> None:
-        found.latencies.append(course.latency(entry, seconds, settle_seconds))
+    def latency(entry: Entry, repeat: int) -> None:
+        found.latencies.append(course.latency(entry, repeat, *plan.seconds))
         say(report.latency_line(found.latencies[-1]))
 
     for repeat in range(plan.repeats):
         for entry in (plan.entries, plan.entries[::-1])[repeat % 2]:
-            _attempt(entry, found, say, partial(rate, entry, repeat))
+            _attempt(entry, found, partial(rate, entry, repeat))
     if plan.paced and plan.warm_s:
         say("Warming up the broker at the steady rate.")
-        course.latency(RAW, plan.warm_s, 0)
-    for entry in plan.paced:
-        _attempt(entry, found, say, partial(latency, entry, *plan.seconds))
+        course.latency(RAW, -1, plan.warm_s, 0)
+    for repeat in range(plan.paced_repeats):
+        entries = [entry for entry in plan.paced if entry.latency_bar or repeat == 0]
+        for entry in (entries, entries[::-1])[repeat % 2]:
+            _attempt(entry, found, partial(latency, entry, repeat))
 
 
-def _attempt(
-    entry: Entry, found: Findings, say: Callable[[str], None], what: Callable[[], None]
-) -> None:
+def _attempt(entry: Entry, found: Findings, what: Callable[[], None]) -> None:
     """Do it, unless this contender has failed before; if it fails now, keep its reason."""
     if entry.key in found.failures:
         return
@@ -208,19 +208,16 @@ def _plan(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Plan]:
         parser.error(str(error))
     paced = [entry for entry in entries if options.latency]
     if options.quick:
+        entries = [replace(entry, share=1.0) for entry in entries]
         paced = [entry for entry in paced if entry.key in QUICK_PACED]
-        seconds, warm_s = (QUICK_SECONDS, QUICK_SETTLE_SECONDS), 0
+        paced_repeats, seconds, warm_s = 1, (QUICK_SECONDS, QUICK_SETTLE_SECONDS), 0
     else:
-        seconds, warm_s = (SECONDS, SETTLE_SECONDS), WARM_SECONDS
-    return options, Plan(entries, paced, events, repeats, seconds, warm_s)
+        paced_repeats, seconds, warm_s = PACED_REPEATS, (SECONDS, SETTLE_SECONDS), WARM_SECONDS
+    return options, Plan(entries, paced, events, repeats, paced_repeats, seconds, warm_s)
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

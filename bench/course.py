@@ -32,6 +32,7 @@ from bench.latency import (
     latencies,
 )
 from bench.load import TOPIC, Kind, Load, fill, planned
+from bench.model import Answers
 from bench.pace import Sent, command
 from demo.broker import Broker, free_port
 from demo.process import start_child
@@ -61,11 +62,11 @@ class Sealed:
     def digest(self) -> str:
         return verified_digest(self.path.read_bytes())
 
-    def scores(self, features: Floats) -> Floats:
-        """Return the right score of every row, 1,000 rows at a time."""
-        score = model.scorer(self.path.read_bytes())
-        blocks = [features[at : at + 1000] for at in range(0, len(features), 1000)]
-        return np.concatenate([score(block) for block in blocks])
+    def answers(self, features: Floats) -> Answers:
+        """Return what is right for every row, 1,000 rows at a time."""
+        answer = model.answerer(self.path.read_bytes())
+        blocks = [answer(features[at : at + 1000]) for at in range(0, len(features), 1000)]
+        return Answers(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
 class Course:
@@ -84,7 +85,7 @@ class Course:
         self._say = say
         self._reader = Reader(broker.bootstrap_servers)
         self._loads: dict[tuple[Kind, int], Load] = {}
-        self._wanted: dict[tuple[str, int], Floats] = {}
+        self._wanted: dict[tuple[str, int], Answers] = {}
         broker.create_topics({DEAD_LETTERS: 1})
 
     def close(self) -> None:
@@ -131,13 +132,14 @@ class Course:
             {stage: seconds / events * 1e6 for stage, seconds in stages.items()},
         )
 
-    def latency(self, entry: Entry, seconds: int, settle_seconds: int) -> Latency:
+    def latency(self, entry: Entry, repeat: int, seconds: int, settle_seconds: int) -> Latency:
         """Send a contender events at a steady rate, and time its outputs.
 
         Raises:
             ContenderFailed, EnvironmentUnavailable: as `rate`.
         """
-        topic, place, count = f"paced-{entry.key}", f"{entry.key}-paced", RATE_PER_S * seconds
+        topic, place = f"paced-{entry.key}-{repeat}", f"{entry.key}-paced-{repeat}"
+        count = RATE_PER_S * seconds
         load = planned(topic, count, entry.kind)
         self._broker.create_topics({topic: 1}, TOPIC)
         servers = self._broker.bootstrap_servers
@@ -159,8 +161,8 @@ class Course:
         self._check(entry, load, seen.messages)
         for used in (topic, place):
             self._reader.delete(used)
-        read, appended, counted = latencies(seen, sent, RATE_PER_S * settle_seconds)
-        return Latency(entry.key, counted, sent.rate_per_s, sent.late_p99_ms, read, appended, spent)
+        read, late, counted = latencies(seen, sent, RATE_PER_S * settle_seconds)
+        return Latency(entry.key, repeat, counted, sent.rate_per_s, late, read, spent)
 
     def _started(
         self, entry: Entry, input_topic: str, place: str, port: int, batch_wait_s: str
@@ -197,7 +199,7 @@ class Course:
             return check_copies(outputs, load)
         wanted = self._wanted.get((entry.model, len(load)))
         if wanted is None:
-            wanted = sealed.scores(load.features)
+            wanted = sealed.answers(load.features)
             self._wanted[entry.model, len(load)] = wanted
         return check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
 

@@ -7,12 +7,12 @@ in time, as near as the alternating order lets them; lowest and highest stand be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from statistics import median
 
 from bench.contender import Spent
-from bench.contenders.entries import ENTRIES, Entry
-from bench.latency import Latency
+from bench.contenders.entries import BY_KEY, ENTRIES, Entry
+from bench.latency import Latency, Quantiles
 
 WORKER, TEXTBOOK, RAW, RAW_PACKED = "worker", "textbook", "raw", "raw-packed"
 # What the ratios below the table are of; the best framework that commits is added.
@@ -86,6 +86,29 @@ class Findings:
     def by_cost(self, above: str, below: str) -> Spread | None:
         """Return the same by events per CPU second."""
         return self._ratio(above, below, lambda run: 1 / run.cpu_us_per_event)
+
+    def latencies_of(self, key: str) -> list[Latency]:
+        return [latency for latency in self.latencies if latency.contender == key]
+
+    def latency(self, key: str) -> Quantiles | None:
+        """Return the medians of a contender's quantiles; None if it has not run."""
+        read = [one.read_ms for one in self.latencies_of(key)]
+        return Quantiles(*map(median, zip(*map(astuple, read), strict=True))) if read else None
+
+    def by_latency(
+        self, above: str, below: str, what: Callable[[Quantiles], float]
+    ) -> Spread | None:
+        """Return how many times the latency of `below` `above` has."""
+        others = {one.repeat: one for one in self.latencies_of(below)}
+        pairs = [(a, others[a.repeat]) for a in self.latencies_of(above) if a.repeat in others]
+        return Spread.of([what(a.read_ms) / what(b.read_ms) for a, b in pairs]) if pairs else None
+
+    def ahead(self, what: Callable[[Quantiles], float]) -> list[str]:
+        """Return the contenders whose latency is lower than the worker's, by the medians."""
+        scoring = {e.key: self.latency(e.key) for e in ENTRIES if e.scores}
+        limit = what(ours) if (ours := scoring[WORKER]) else 0.0
+        peers = [key for key in scoring if not BY_KEY[key].ours]
+        return [key for key in peers if (one := scoring[key]) and what(one) < limit]
 
     def best_framework(self) -> str | None:
         """Return the fastest framework that commits offsets, of those that ran."""

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.model import normal_events, sealed_model
+from bench.report import say
 from bench.sizes import Size, sizes
 from schemas.calibration import Floats
 from worker.model import Model, ModelOptions, open_model
@@ -201,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     why = why_no_cuda()
     name = None if why else card()
     if why:
-        _say(f"No GPU: {why}.")
+        say(f"No GPU: {why}.")
         if not chosen.allow_cpu_only:
-            _say("Nothing is measured. --allow-cpu-only measures the CPU alone.")
+            say("Nothing is measured. --allow-cpu-only measures the CPU alone.")
             return 3
     print(f"GPU: {name or 'none was found; these are the figures of the CPU alone'}")
     print(f"CPU: {_cores()} cores")
@@ -211,12 +212,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     batches, repeat_s = (QUICK_BATCHES, 0.02) if chosen.quick else (BATCHES, REPEAT_S)
     timings: list[Timing] = []
     for size in sizes(features, most):
-        _say(f"{size.features:,} features, {size.parameters:,} parameters")
+        say(f"{size.features:,} features, {size.parameters:,} parameters")
         places = opened_everywhere(sealed_model(size.widths), max(batches), cuda=why is None)
         try:
             timings += measure(size, places, batches, repeat_s)
         except ScoresDiffer as error:
-            _say(f"No figures: {error}")
+            say(f"No figures: {error}")
             return 1
     print(table(timings), *crossings(timings), sep="\n")
     found = {
@@ -232,10 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ class Load:
 
     topic: str
     features: Floats
-    mean_bytes: float
     kind: Kind = "json"
 
     def __len__(self) -> int:
@@ -75,23 +74,22 @@ def fill(bootstrap_servers: str, topic: str, count: int, kind: Kind = "json") ->
             "log_level": 3,  # A new broker is not ready for idempotence at once; it is asked again.
         }
     )
-    features, written_bytes = [], 0
+    features = []
     for start, rows in _blocks(count):
         for message in _messages(kind, start, rows):
             producer.produce(topic, on_delivery=on_delivery, **message)
-            written_bytes += len(message["value"])
         if left := producer.flush():
             raise RuntimeError(f"the load was not written: {left} events are unacknowledged")
         if refusals:
             raise RuntimeError(f"the load was not written: {refusals[0]}")
         features.append(rows.astype(np.float32))
-    return Load(topic, np.concatenate(features), written_bytes / count, kind)
+    return Load(topic, np.concatenate(features), kind)
 
 
 def planned(topic: str, count: int, kind: Kind = "json") -> Load:
     """Return the load that the topic will hold once `all_messages` have been written to it."""
     features = [rows.astype(np.float32) for _, rows in _blocks(count)]
-    return Load(topic, np.concatenate(features), 0, kind)
+    return Load(topic, np.concatenate(features), kind)
 
 
 def all_messages(kind: Kind, count: int) -> Iterator[dict[str, Any]]:

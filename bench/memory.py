@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -27,8 +26,10 @@ from pathlib import Path
 import numpy as np
 from confluent_kafka import Producer
 
+from bench.contender import forget_settings
 from bench.counted import outcomes
 from bench.model import normal_events, sealed_model
+from bench.report import write_json
 from bench.startup import resident_kib
 from demo.broker import Broker, BrokerUnavailable
 from demo.worker_process import WorkerFailed, WorkerProcess
@@ -157,6 +158,7 @@ def watch(
     broker: Broker, folder: Path, seconds: float, rate: int, delivery: str, sample_s: float
 ) -> Watched:
     """Run a worker under the load for so long."""
+    forget_settings()
     broker.create_topics(dict.fromkeys(("events", "scores", "dead-letters"), PARTITIONS), TOPIC)
     (folder / "bench.onnx").write_bytes(sealed_model())
     settings = {
@@ -217,8 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(said)
     settings = {name: vars(chosen)[name] for name in ("minutes", "rate", "delivery", "bound_mib")}
     found = {**settings, "good": good, "line": asdict(line), **asdict(seen)}
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(chosen.json, found)
     return 0 if good else 1
 
 

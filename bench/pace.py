@@ -28,25 +28,20 @@ SERVE_EVERY = 64  # Events between two looks at the client's queue of reports.
 
 @dataclass(frozen=True)
 class Sent:
-    """When each event was due and sent, int64 [n] of the monotonic clock; the wall's lead on it."""
+    """When each event was due and sent, int64 [n] of the monotonic clock."""
 
     due_ns: Nanoseconds
     sent_ns: Nanoseconds
-    wall_ahead_ns: int
 
     @classmethod
     def read(cls, path: Path) -> Sent:
         with np.load(path) as held:
-            return cls(held["due_ns"], held["sent_ns"], int(held["wall_ahead_ns"]))
+            return cls(held["due_ns"], held["sent_ns"])
 
     @property
     def rate_per_s(self) -> float:
         """The rate that was kept."""
         return (len(self.sent_ns) - 1) / float(self.sent_ns[-1] - self.sent_ns[0]) * 1e9
-
-    @property
-    def late_p99_ms(self) -> float:
-        return float(np.percentile(self.sent_ns - self.due_ns, 99)) / 1e6
 
 
 def command(
@@ -80,10 +75,9 @@ def pace(servers: str, topic: str, kind: Kind, count: int, rate_per_s: int) -> S
         producer.produce(topic, on_delivery=on_delivery, **message)
         if row % SERVE_EVERY == 0:
             producer.poll(0)
-    wall_ahead_ns = time.time_ns() - time.monotonic_ns()
     if producer.flush(30) or refusals:
         raise SystemExit(f"not all events were acknowledged: {refusals[:1]}")
-    return Sent(due_ns, sent_ns, wall_ahead_ns)
+    return Sent(due_ns, sent_ns)
 
 
 def main() -> None:
@@ -91,7 +85,7 @@ def main() -> None:
     sent = pace(servers, topic, kind, int(count), int(rate_per_s))  # type: ignore[arg-type]
     # Under another name until it is whole: its being there says that all is done.
     unfinished = Path(stamps).with_suffix(".unfinished.npz")
-    np.savez(unfinished, due_ns=sent.due_ns, sent_ns=sent.sent_ns, wall_ahead_ns=sent.wall_ahead_ns)
+    np.savez(unfinished, due_ns=sent.due_ns, sent_ns=sent.sent_ns)
     unfinished.rename(stamps)
 
 

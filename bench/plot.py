@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from bench.contenders.entries import BY_KEY, Entry
 from bench.findings import TEXTBOOK, Findings
-from bench.latency import Latency
+from bench.latency import Quantiles
 
 WIDTH, ROW, TOP, BOTTOM = 1120, 34, 104, 64
 NAME_X, BAR_X, BAR_WIDTH, LATENCY_X, LATENCY_WIDTH = 24, 260, 330, 760, 330
@@ -73,10 +73,10 @@ def _rates(found: Findings, keys: Sequence[str]) -> list[str]:
 
 
 def _latencies(found: Findings, keys: Sequence[str]) -> list[str]:
-    by_key = {latency.contender: latency for latency in found.latencies}
+    by_key = {key: middle for key in keys if (middle := found.latency(key))}
     if not by_key:
         return []
-    values = [v for one in by_key.values() for v in (one.read_ms.p50, one.read_ms.p999)]
+    values = [value for one in by_key.values() for value in (one.p50, one.p999)]
     low = 10.0 ** math.floor(math.log10(max(min(values), 0.01)))
     high = max(10.0 ** math.ceil(math.log10(max(values))), 10 * low)
     scale = LATENCY_WIDTH / math.log10(high / low)
@@ -87,7 +87,7 @@ def _latencies(found: Findings, keys: Sequence[str]) -> list[str]:
     bottom = TOP + ROW * len(keys)
     parts = [
         _text(LATENCY_X, 38, "Latency at 2,000 events per second", "h"),
-        _text(LATENCY_X, 60, "from sent to read: p50 (dot), p99 (ring), p99.9 (end)", "s"),
+        _text(LATENCY_X, 60, "from due to read: p50 (dot), p99 (ring), p99.9 (end)", "s"),
     ]
     tick = low
     while tick <= high * 1.001:
@@ -99,12 +99,12 @@ def _latencies(found: Findings, keys: Sequence[str]) -> list[str]:
         tick *= 10
     for row, key in enumerate(keys):
         if key in by_key:
-            parts += _latency(by_key[key], _middle(row), place)
+            parts += _latency(key, by_key[key], _middle(row), place)
     return parts
 
 
-def _latency(latency: Latency, y: float, place: Callable[[float], float]) -> list[str]:
-    found, colour = latency.read_ms, _colour(BY_KEY[latency.contender])
+def _latency(key: str, found: Quantiles, y: float, place: Callable[[float], float]) -> list[str]:
+    colour = _colour(BY_KEY[key])
     colour = PEER if colour == CEILING else colour
     p50, p99, p999 = place(found.p50), place(found.p99), place(found.p999)
     return [

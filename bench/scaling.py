@@ -19,8 +19,9 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
+from bench.contender import JAVA_OPTIONS
 from bench.lag import Bursts, Group, History, Scaler, simulate
-from bench.share import JAVA_OPTIONS, measure
+from bench.share import measure
 from demo.broker import Broker, BrokerUnavailable
 from demo.worker_process import WorkerFailed
 

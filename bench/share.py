@@ -21,7 +21,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.contender import Clock
+from bench.contender import Clock, forget_settings
 from bench.counted import outcomes
 from bench.load import fill
 from bench.model import sealed_model
@@ -29,8 +29,6 @@ from demo.broker import Broker
 from demo.worker_process import WorkerFailed, WorkerProcess
 
 COURSES = ((1, 2), (2, 2), (1, 8), (2, 8))  # Workers, partitions.
-# A broker to be measured, not a small one.
-JAVA_OPTIONS = ("-Xmx1g", "-XX:TieredStopAtLevel=4")
 WAIT_S = 60.0
 LOOK_EVERY_S = 0.01
 _HAVING = re.compile(r"having \[([\d, ]*)\]")
@@ -54,6 +52,7 @@ def measure(broker: Broker, events: int, courses: Sequence[tuple[int, int]] = CO
     Raises:
         WorkerFailed: the workers did not score every event exactly once.
     """
+    forget_settings()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bench.onnx").write_bytes(sealed_model())

@@ -16,7 +16,6 @@ above all, and what lies between the stages.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,13 +24,13 @@ from pathlib import Path
 from statistics import median
 
 from bench import model
-from bench.compare import EVENTS, JAVA_OPTIONS, REPEATS
-from bench.contender import ContenderFailed, Cores
+from bench.compare import EVENTS, REPEATS
+from bench.contender import JAVA_OPTIONS, ContenderFailed, Cores
 from bench.contenders.entries import BY_KEY, WORKER, Entry
 from bench.course import Course
 from bench.findings import RAW, Run
 from bench.load import Kind
-from bench.report import machine
+from bench.report import machine, say, write_json
 from demo.broker import Broker, BrokerUnavailable
 
 STAGES = ("read", "decode", "score", "encode", "write", "settle")
@@ -93,17 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         runs = measure(ROWS[options.of], options.events, options.repeats)
     except BrokerUnavailable as error:
-        _say(str(error))
+        say(str(error))
         return 3
     except ContenderFailed as error:
-        _say(f"No figures: {error}")
+        say(f"No figures: {error}")
         return 1
     print(table(runs))
     columns = ("total", *STAGES)
     medians = {name: dict(zip(columns, costs(of), strict=True)) for name, of in runs.items()}
     out: Path = options.json or RESULTS / f"stages-{options.of}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"machine": machine(), "us_per_event": medians}, indent=2) + "\n")
+    write_json(out, {"machine": machine(), "us_per_event": medians})
     return 0
 
 
@@ -119,9 +117,9 @@ def measure(rows: Sequence[Entry], events: int, repeats: int) -> dict[str, list[
     with tempfile.TemporaryDirectory() as folder, Broker(java_options=JAVA_OPTIONS) as broker:
         sealed = Path(folder) / "bench.onnx"
         sealed.write_bytes(model.sealed_model())
-        course = Course(broker, {"bench": sealed}, cores, _say)
+        course = Course(broker, {"bench": sealed}, cores, say)
         try:
-            _say("Warming up the broker.")
+            say("Warming up the broker.")
             course.rate(BY_KEY[RAW], events, -1)
             for repeat in range(repeats):
                 for row in (rows, rows[::-1])[repeat % 2]:
@@ -129,7 +127,7 @@ def measure(rows: Sequence[Entry], events: int, repeats: int) -> dict[str, list[
                     if not run.stages_us_per_event:
                         raise ContenderFailed(f"{row.name}: /metrics did not answer")
                     runs[row.name].append(run)
-                    _say(f"{repeat + 1}. {row.name}: {runs[row.name][-1].cpu_us_per_event:.2f} us")
+                    say(f"{repeat + 1}. {row.name}: {runs[row.name][-1].cpu_us_per_event:.2f} us")
         finally:
             course.close()
     return runs
@@ -155,10 +153,6 @@ def table(runs: Mapping[str, Sequence[Run]]) -> str:
         figures = [total, *stages, total - sum(stages)]
         lines.append(f"{name:24}{rate:>28}" + "".join(f"{figure:8.2f}" for figure in figures))
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,9 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from bench.contender import Clock
+from bench.contender import Clock, forget_settings
 from bench.model import sealed_model
+from bench.report import write_json
 from demo.broker import Broker, BrokerUnavailable
 from demo.worker_process import WorkerFailed, WorkerProcess
 
@@ -65,6 +66,7 @@ class Starter:
         self._broker = broker
         self._folder = folder
         self._started = 0
+        forget_settings()
         (folder / "bench.onnx").write_bytes(sealed_model())
 
     def worker(self) -> WorkerProcess:
@@ -212,8 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"On a broker that waits {KAFKAS_DELAY_MS / 1000:g} s for others: {delayed['ready']:.2f} s."
     )
     found = {"starts": starts, "rest": asdict(at_rest), "with_kafkas_delay": delayed}
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(chosen.json, found)
     return 0 if _ready_s(starts) < TARGET_S else 1
 
 

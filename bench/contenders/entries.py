@@ -1,7 +1,9 @@
 """The contenders of `bench.compare`: what each is, reads, and promises.
 
-`share` is the part of the events that a contender drains in a rate run: the slow ones take a
-prefix of the topic, so that one repeat of everything stays within two minutes.
+They run in this order and, every other repeat, in the reverse: those whose ratio has a bar are
+neighbours. `share` is how many times the events a contender drains in a rate run: a slow one has a
+shorter topic, so that one repeat of everything stays within two minutes; raw forward a longer one,
+since half a second is too short to time.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class Entry:
     scores: bool = True  # Or it writes back what it read.
     commits: bool = True
     transactional: bool = False
+    latency_bar: bool = False  # Then its latency is measured three times.
     exit_status: int = 0  # When SIGTERM tells it to stop.
     caveats: tuple[str, ...] = ()
 
@@ -51,12 +54,13 @@ def _contender(name: str) -> tuple[str, ...]:
 
 _NO_CHECK = "does not check deliveries"
 
-RAW = Entry("raw", "raw forward", _contender("raw_forward"), scores=False)
+RAW = Entry(
+    "raw", "raw forward", _contender("raw_forward"), share=3.0, scores=False, latency_bar=True
+)
 ENTRIES: tuple[Entry, ...] = (
-    Entry("textbook", "textbook loop", _contender("textbook"), share=0.25, caveats=(_NO_CHECK,)),
-    Entry("hand-batch", "hand-written batch loop", _contender("hand_batch"), caveats=(_NO_CHECK,)),
-    Entry("quix", "Quix Streams", _contender("quix"), "quix", share=0.5),
     Entry("faust", "Faust", _contender("faust_agent"), "faust", share=0.1),
+    Entry("faststream", "FastStream", _contender("faststream_app"), "faststream", share=0.25),
+    Entry("arroyo", "sentry-arroyo", _contender("arroyo_strategy"), "arroyo", share=0.25),
     Entry(
         "bytewax",
         "Bytewax",
@@ -64,47 +68,54 @@ ENTRIES: tuple[Entry, ...] = (
         "bytewax",
         share=0.5,
         commits=False,
+        latency_bar=True,
         exit_status=-signal.SIGTERM,  # It has no handler.
         caveats=("commits no offsets to Kafka", _NO_CHECK),
     ),
-    Entry("arroyo", "sentry-arroyo", _contender("arroyo_strategy"), "arroyo", share=0.25),
-    Entry("faststream", "FastStream", _contender("faststream_app"), "faststream", share=0.25),
-    Entry("worker", "odradek-worker", WORKER),
-    Entry("pure", "odradek-worker, no scanner", (*_contender("pure_worker"), "run")),
+    Entry("quix", "Quix Streams", _contender("quix"), "quix", share=0.5),
+    Entry("textbook", "textbook loop", _contender("textbook"), share=0.25, caveats=(_NO_CHECK,)),
+    Entry(
+        "hand-batch",
+        "hand-written batch loop",
+        _contender("hand_batch"),
+        latency_bar=True,
+        caveats=(_NO_CHECK,),
+    ),
+    RAW,
+    Entry("worker", "odradek-worker", WORKER, latency_bar=True),
     Entry(
         "exactly-once",
         "odradek-worker, exactly once",
         (*WORKER, "--delivery", "exactly-once"),
         transactional=True,
+        latency_bar=True,
     ),
+    Entry("pure", "odradek-worker, no scanner", (*_contender("pure_worker"), "run")),
+    Entry("traced", "odradek-worker, trace headers", WORKER, kind="traced"),
+    Entry("default-model", "odradek-worker, default model", WORKER, model="default"),
+    Entry("default-heavy", "odradek-worker, default, tails", WORKER, model="default-heavy"),
     Entry(
         "packed",
         "odradek-worker, packed events",
         WORKER,
         kind="packed",
+        latency_bar=True,
         settings={"ODRADEK_INPUT_FORMAT": "packed"},
     ),
-    Entry("traced", "odradek-worker, trace headers", WORKER, kind="traced"),
-    Entry("default-model", "odradek-worker, default model", WORKER, model="default"),
-    Entry(
-        "default-heavy",
-        "odradek-worker, default, tails",
-        WORKER,
-        model="default-heavy",
-    ),
-    RAW,
     Entry(
         "raw-packed",
         "raw forward of packed events",
         _contender("raw_forward"),
         kind="packed",
+        share=3.0,
         scores=False,
+        latency_bar=True,
     ),
 )
 BY_KEY = {entry.key: entry for entry in ENTRIES}
 # For a self-check: each kind of run, and who is timed at a steady rate too.
 QUICK_PACED = ("worker", "exactly-once")
-QUICK = ("textbook", "hand-batch", "worker", "exactly-once", "traced", "raw")
+QUICK = ("textbook", "hand-batch", "raw", "worker", "exactly-once", "pure", "traced", "packed")
 
 
 def chosen(only: Sequence[str], without: Sequence[str], *, quick: bool) -> list[Entry]:

@@ -8,6 +8,7 @@ that the frameworks' environments do not have.
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -49,22 +50,22 @@ class Scorer:
         self._contract = Contract.from_json(metadata[CONTRACT_KEY])
         self._model = ModelRef(self._contract.name, self._contract.version, metadata[DIGEST_KEY])
         self._topic = topic
+        self._row = struct.Struct(f"{len(self._contract.features)}f")
 
     def records(self, values: Iterable[bytes], places: Iterable[tuple[int, int]]) -> list[bytes]:
         """Return the score record of each event; `places` are (partition, offset) of each."""
-        events = [_read_event(value) for value in values]
-        features = np.array([event.features for event in events], dtype=np.float32)
+        ids, timestamps, features = self._read(list(values))
         scores, contributions, expected = self._session.run(None, {"features": features})
         threshold = self._contract.threshold.value
         p_values = self._contract.calibration.p_values(scores).tolist()
         records = []
-        rows = zip(events, places, scores.tolist(), p_values, strict=True)
-        for row, (event, (partition, offset), score, p_value) in enumerate(rows):
+        rows = zip(ids, timestamps, places, scores.tolist(), p_values, strict=True)
+        for row, (event_id, timestamp, (partition, offset), score, p_value) in enumerate(rows):
             anomalous = score > threshold
             record = Score(
                 schema_version=1,
-                event_id=event.event_id,
-                timestamp=event.timestamp,
+                event_id=event_id,
+                timestamp=timestamp,
                 score=score,
                 p_value=p_value,
                 threshold=threshold,
@@ -77,6 +78,17 @@ class Scorer:
             )
             records.append(encode_score(record))
         return records
+
+    def _read(self, values: Sequence[bytes]) -> tuple[list[str], list[int], Floats]:
+        """Return ids, timestamps and features, row by row: one list lives at a time."""
+        ids, timestamps = [], []
+        features = np.empty((len(values), self._row.size // 4), np.float32)
+        for row, value in enumerate(values):
+            event = _read_event(value)
+            ids.append(event.event_id)
+            timestamps.append(event.timestamp)
+            self._row.pack_into(features.data, row * self._row.size, *event.features)
+        return ids, timestamps, features
 
     def _top(self, values: Floats, contributions: Floats, expected: Floats) -> list[TopFeature]:
         names = self._contract.feature_names

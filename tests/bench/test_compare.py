@@ -11,22 +11,23 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from confluent_kafka import Message
+from msgspec.structs import replace
 
 from bench import compare
 from bench.check import check_copies, check_outputs
-from bench.contender import ContenderFailed, Spent
+from bench.contender import Clock, ContenderFailed, Spent
 from bench.contenders.entries import ENTRIES, QUICK, QUICK_PACED
 from bench.contenders.environments import FRAMEWORKS
 from bench.contenders.records import Scorer
 from bench.course import Sealed
 from bench.findings import Findings, Run
-from bench.latency import RATE_PER_S, Latency, Quantiles, Seen, latencies
+from bench.latency import P50, P99, RATE_PER_S, Latency, Quantiles, Seen, latencies
 from bench.load import Kind, all_messages, event_id, headers, planned
 from bench.model import sealed_model
 from bench.pace import Sent
 from bench.plot import plot
 from bench.report import table
-from schemas.score import decode_score
+from schemas.score import decode_score, encode_score
 
 ROOT = Path(__file__).resolve().parents[2]
 SPENT = Spent(1.0, 0.9, 0.9, 0.05)
@@ -42,6 +43,11 @@ def output(row, *, timestamp_ms=1, kind="json"):
 
 def a_run(contender, repeat, events_per_s, cpu_us=5.0):
     return Run(contender, repeat, 20_000, events_per_s, cpu_us, 100.0, SPENT)
+
+
+def a_latency(contender, repeat=0, times=1.0):
+    read = Quantiles(1.0 * times, 5.0 * times, 20.0 * times, 30.0 * times)
+    return Latency(contender, repeat, 100, 2000.0, QUANTILES, read, SPENT)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU and cores are read from Linux's /proc")
@@ -114,29 +120,68 @@ def test_a_score_that_is_wrong_in_its_fourth_digit_is_refused(tmp_path, monkeypa
         Message(key=event_id(row).encode(), value=value, timestamp=(2, 1))
         for row, value in enumerate(values)
     ]
-    wanted = sealed.scores(load.features)
+    wanted = sealed.answers(load.features)
     check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
     assert {decode_score(value).verdict for value in values} == {"normal", "anomalous"}
     with pytest.raises(ContenderFailed, match="event 3 is no score record"):
         check_outputs([*outputs[:3], output(3)], load, sealed.contract, sealed.digest, wanted)
     with pytest.raises(ContenderFailed, match="event 0 is wrong"):
         check_outputs(outputs, load, sealed.contract, "0" * 64, wanted)
-    wanted[77] *= 1.0003
+    wanted.scores[77] *= 1.0003
     with pytest.raises(ContenderFailed, match="event 77 scores"):
         check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
 
 
-def test_latency_is_from_each_events_own_sending_to_its_own_reading():
+@pytest.mark.parametrize("change", ["name", "value", "expected", "share", "order"])
+def test_a_top_feature_that_is_wrong_in_one_figure_is_refused(tmp_path, monkeypatch, change):
+    """Any of them, not the first only."""
+    sealed = Sealed(tmp_path / "bench.onnx")
+    sealed.path.write_bytes(sealed_model())
+    monkeypatch.setenv("ODRADEK_MODEL", str(sealed.path))
+    load = planned("events", 500)
+    events = [message["value"] for message in all_messages("json", 500)]
+    values = Scorer("events").records(events, [(0, row) for row in range(500)])
+    row = next(row for row, value in enumerate(values) if decode_score(value).top_features)
+    record = decode_score(values[row])
+    last = record.top_features[4]
+    wrong = {
+        "name": replace(last, name="x0" if last.name != "x0" else "x1"),
+        "value": replace(last, value=last.value + 0.01),
+        "expected": replace(last, expected=last.expected + 0.01),
+        "share": replace(last, share=last.share + 0.001),
+        "order": record.top_features[0],
+    }[change]
+    values[row] = encode_score(replace(record, top_features=[*record.top_features[:4], wrong]))
+    outputs = [
+        Message(key=event_id(row).encode(), value=value, timestamp=(2, 1))
+        for row, value in enumerate(values)
+    ]
+    wanted = sealed.answers(load.features)
+    with pytest.raises(ContenderFailed, match=f"top features of event {row} are wrong"):
+        check_outputs(outputs, load, sealed.contract, sealed.digest, wanted)
+
+
+def test_the_cpu_of_another_process_is_read_finer_than_a_tick():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        looks = {Clock.read(process.pid, None).process_s for _ in range(2000)}
+    finally:
+        process.communicate(b"\n")
+    assert any(look * 100 % 1 > 1e-6 for look in looks)
+    assert 0 <= max(looks) < 5
+
+
+def test_latency_is_from_each_events_own_moment_to_its_own_reading():
     """Outputs come in another order; the first event is not counted."""
     ms = 1_000_000
-    sent = Sent(np.array([0, 0, 0]), np.array([0, 10, 20]) * ms, wall_ahead_ns=1000 * ms)
-    messages = [output(row, timestamp_ms=1000 + at) for row, at in ((2, 22), (0, 90), (1, 14))]
-    read, appended, counted = latencies(
+    sent = Sent(np.array([0, 10, 20]) * ms, np.array([9, 10, 22]) * ms)
+    messages = [output(row) for row in (2, 0, 1)]
+    read, late, counted = latencies(
         Seen(messages, np.array([23, 95, 15]) * ms), sent, settle_events=1
     )
     assert counted == 2
     assert (read.p50, read.highest) == (4.0, 5.0)
-    assert (appended.p50, appended.highest) == (3.5, 4.5)
+    assert (late.p50, late.highest) == (1.0, 2.0)
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_each_repeat():
@@ -145,6 +190,17 @@ def test_a_ratio_is_the_median_of_the_ratios_within_each_repeat():
         found.runs += [a_run("worker", repeat, ours), a_run("textbook", repeat, theirs)]
     ratio = found.by_rate("worker", "textbook")
     assert (ratio.median, ratio.lowest, ratio.highest) == (10.0, 2.0, 15.0)
+
+
+def test_latencies_are_compared_within_each_repeat_and_it_is_said_who_is_ahead():
+    found = Findings(20_000, 1)
+    for repeat, (ours, raw) in enumerate(((2.0, 1.0), (6.0, 2.0), (2.0, 2.0))):
+        found.latencies += [a_latency("worker", repeat, ours), a_latency("raw", repeat, raw)]
+    found.latencies += [a_latency("hand-batch", times=1.5), a_latency("quix", times=9.0)]
+    ratio = found.by_latency("worker", "raw", P99)
+    assert (ratio.median, ratio.lowest, ratio.highest) == (2.0, 1.0, 3.0)
+    assert found.ahead(P50) == ["hand-batch"]
+    assert "Ahead of the worker at p99: hand-written batch loop." in table(found)
 
 
 def test_the_best_framework_is_one_that_commits():
@@ -166,7 +222,7 @@ def test_the_picture_holds_every_contender_and_its_latency():
     found = Findings(20_000, 1)
     for place, entry in enumerate(ENTRIES):
         found.runs.append(a_run(entry.key, 0, 1000.0 * (place + 1)))
-        found.latencies.append(Latency(entry.key, 100, 2000.0, 0.1, QUANTILES, QUANTILES, SPENT))
+        found.latencies.append(a_latency(entry.key))
     drawing = ElementTree.fromstring(plot(found))  # noqa: S314  # Our own.
     texts = {element.text for element in drawing.iter() if element.tag.endswith("text")}
     assert {entry.name for entry in ENTRIES} <= texts
@@ -176,7 +232,7 @@ def test_the_picture_holds_every_contender_and_its_latency():
 def test_a_contender_that_does_not_exist_is_refused_with_the_names_of_those_that_do(capsys):
     with pytest.raises(SystemExit):
         compare.main(["--only", "quicks"])
-    assert "no contender quicks; there are textbook, hand-batch, quix" in capsys.readouterr().err
+    assert "no contender quicks; there are faust, faststream, arroyo" in capsys.readouterr().err
 
 
 def test_every_framework_has_an_environment_with_pinned_versions():
