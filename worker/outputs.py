@@ -6,10 +6,9 @@ headers passed on, or a stub), then in the smallest (without its key; a stub wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import partial
-from itertools import repeat
 from typing import Any, NamedTuple, Protocol, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -111,8 +110,9 @@ def hand_over(producer: Producer, topic: str, outgoing: Outgoing, on_refused: On
 
 def outputs_of(topic: str, outgoing: Outgoing) -> Iterator[Output]:
     """Return the records one by one."""
-    headers: Iterable[Headers] = outgoing.headers or repeat([])
-    return map(Output, repeat(topic), outgoing.values, outgoing.keys, headers)
+    headers: list[Headers] = outgoing.headers or [[]] * len(outgoing)
+    for record in zip(outgoing.values, outgoing.keys, headers, strict=True):
+        yield Output(topic, *record)
 
 
 def hand_over_one(producer: Producer, output: Output, on_refused: OnRefused) -> None:
