@@ -120,14 +120,16 @@ def what_is(score: Score) -> str:
 def gave_away(score: Score, features: int = 2) -> str:
     """Return the features with the largest shares of a score, in words."""
     return "; ".join(
-        f"{top.name} {_number(top.value)} (expected {_number(top.expected)}) {top.share:.0%}"
+        f"{top.name} {_value(top.value)} (expected {_value(top.expected)}) {top.share:.0%}"
         for top in score.top_features[:features]
     )
 
 
-def _number(value: float | None) -> str:
+def _value(value: float | str | None) -> str:
     if value is None:
         return "missing"
+    if isinstance(value, str):
+        return value
     return f"{value:.3g}" if abs(value) >= 0.01 else "0"
 
 

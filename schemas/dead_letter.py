@@ -43,6 +43,7 @@ class Reason(StrEnum):
     BEYOND_FLOAT32 = "beyond_float32"  # A number too large for a 32-bit float.
     BOOLEAN = "boolean"  # true or false where a number belongs.
     TEXT = "text"  # A string where a number belongs, "1.5" included.
+    BAD_CATEGORY = "bad_category"  # No text where a category belongs, or far too long; no code.
     BAD_EVENT_ID = "bad_event_id"  # The id is neither a string nor an integer, or far too long.
     BAD_TIMESTAMP = "bad_timestamp"  # The time is not of the kind that the contract names.
 

@@ -10,6 +10,7 @@ three elsewhere in a user's own JSON. The rules:
 - `event_id` is a string or an integer; absent or null, the event's place in its topic stands in.
 - `timestamp` is of the layout's kind; absent or null, the record's own time stands in.
 - a feature that is absent or null is missing (NaN); what becomes of it is the contract's policy.
+- a category (`schemas.category`) is a string or an integer, missing if empty, and read as its code.
 - an array of features has exactly the contract's length; of an object, names that the contract
   does not know are ignored, as are all other fields of the event.
 - a key that occurs twice counts the last time.
@@ -23,12 +24,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NoReturn
 
 import msgspec
 
+from schemas.category import CATEGORY_CHARS_MAX, FeatureCodes
 from schemas.dead_letter import Reason
 
 EVENT_VERSION = 1
@@ -71,7 +73,7 @@ class EventLayout(msgspec.Struct, frozen=True, kw_only=True):
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """An event of the default layout, for the JSON Schema and for those who write events."""
 
-    features: dict[str, float | None] | list[float | None]
+    features: dict[str, float | str | None] | list[float | str | None]
     event_id: str | int | None = None
     timestamp: int | float | None = None
 
@@ -84,8 +86,12 @@ class ParsedEvent(msgspec.Struct, frozen=True):
     features: list[float]
 
 
-def parse_event(value: bytes | None, layout: EventLayout, paths: Sequence[Path]) -> ParsedEvent:
+def parse_event(
+    value: bytes | None, layout: EventLayout, paths: Sequence[Path], codes: FeatureCodes = ()
+) -> ParsedEvent:
     """Read one event exactly; `paths` are the features' places below `layout.features`.
+
+    `codes` may be left out if all features are numbers.
 
     Raises:
         InvalidEvent: for every value, whatever bytes it holds, that is not such an event.
@@ -94,7 +100,7 @@ def parse_event(value: bytes | None, layout: EventLayout, paths: Sequence[Path])
     return ParsedEvent(
         _event_id(_follow(event, layout.event_id)),
         timestamp_ms(_follow(event, layout.timestamp), layout.timestamp_kind),
-        _features(_follow(event, layout.features), paths),
+        _features(_follow(event, layout.features), paths, codes or [None] * len(paths)),
     )
 
 
@@ -183,7 +189,7 @@ def _event_id(value: Any) -> str | None:  # noqa: ANN401
     return text
 
 
-def _features(held: Any, paths: Sequence[Path]) -> list[float]:  # noqa: ANN401
+def _features(held: Any, paths: Sequence[Path], codes: FeatureCodes) -> list[float]:  # noqa: ANN401
     if held is None:
         raise InvalidEvent(Reason.NO_FEATURES, "nothing stands where the features belong")
     if isinstance(held, list):
@@ -191,12 +197,17 @@ def _features(held: Any, paths: Sequence[Path]) -> list[float]:  # noqa: ANN401
             raise InvalidEvent(
                 Reason.WRONG_COUNT, f"{len(held):,} features; the model wants {len(paths):,}"
             )
-        return [_number(value, f"feature {place}") for place, value in enumerate(held)]
-    if isinstance(held, dict):
-        return [_number(_follow(held, path), f"feature {'.'.join(path)}") for path in paths]
-    raise InvalidEvent(
-        Reason.WRONG_SHAPE, f"the features are {_kind(held)}; wanted an array or an object"
-    )
+        named = ((value, f"feature {place}") for place, value in enumerate(held))
+    elif isinstance(held, dict):
+        named = ((_follow(held, path), f"feature {'.'.join(path)}") for path in paths)
+    else:
+        raise InvalidEvent(
+            Reason.WRONG_SHAPE, f"the features are {_kind(held)}; wanted an array or an object"
+        )
+    return [
+        _number(value, what) if code is None else _category(value, what, code)
+        for (value, what), code in zip(named, codes, strict=True)
+    ]
 
 
 def _follow(value: Any, path: Path) -> Any:  # noqa: ANN401
@@ -231,6 +242,24 @@ def _number(value: Any, what: str) -> float:  # noqa: ANN401
             Reason.BEYOND_FLOAT32, f"{what} is {_short(value)}, beyond a 32-bit float"
         )
     return number
+
+
+def _category(value: Any, what: str, codes: Mapping[str, int]) -> float:  # noqa: ANN401
+    """Return a category's code; NaN where it is missing."""
+    if value is None or value == "":
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        # A fraction would be another text from each program that writes it: 1.0, 1, 1e0.
+        wanted = "wanted a category: a string, an integer or null"
+        raise InvalidEvent(Reason.BAD_CATEGORY, f"{what} is {_kind(value)}; {wanted}")
+    text = str(value)
+    if len(text) > CATEGORY_CHARS_MAX or not _is_utf8(text):
+        raise InvalidEvent(
+            Reason.BAD_CATEGORY,
+            f"{what} is the text {_short(text)}, {len(text):,} characters long; wanted at most "
+            f"{CATEGORY_CHARS_MAX}, in valid UTF-8",
+        )
+    return codes[text]
 
 
 def _parse_int(digits: str) -> int | float:

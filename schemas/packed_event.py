@@ -4,13 +4,19 @@
 |---|---|
 | features | the value: little-endian IEEE 754 binary32, in the contract's order, 4 bytes each |
 | missing feature | NaN, any of them |
+| category | its code: a whole number, the place in the contract's list; their number if unseen |
 | event id | the header `event-id`, else the key, where it is UTF-8 text of 1 to 512 characters |
 | time | the record's own timestamp, epoch milliseconds |
 | that it is packed | the header `content-type` = `application/vnd.odradek.float32`, or a setting |
 
 Without an id, the event's place in its topic stands in, as for JSON. A value of another length,
-an infinite feature and a header `event-id` that is no such text are an `InvalidEvent`. The same
-values give the same result as in JSON. 57 features take 228 bytes, and about 590 as JSON.
+an infinite feature, a code that the contract does not have and a header `event-id` that is no such
+text are an `InvalidEvent`. The same values give the same result as in JSON. 57 features take 228
+bytes, and about 590 as JSON.
+
+A code says what it means only together with the list that it was taken from. One beyond the list,
+negative or a fraction shows that the sender had another list, or none: it is refused, and not
+scored as unseen.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import math
 import struct
 from collections.abc import Sequence
 
+from schemas.category import FeatureCodes
 from schemas.dead_letter import Headers, Reason
 from schemas.event import EVENT_ID_CHARS_MAX, InvalidEvent, ParsedEvent
 
@@ -29,9 +36,15 @@ FEATURE_BYTES = 4
 
 
 def parse_packed(
-    value: bytes | None, key: bytes | None, headers: Headers | None, features: int
+    value: bytes | None,
+    key: bytes | None,
+    headers: Headers | None,
+    features: int,
+    codes: FeatureCodes = (),
 ) -> ParsedEvent:
     """Read one packed event of so many features. Its time is its record's, so None here.
+
+    `codes` may be left out if all features are numbers.
 
     Raises:
         InvalidEvent: for every value that is not such an event.
@@ -50,7 +63,19 @@ def parse_packed(
                 Reason.NOT_FINITE,
                 f"feature {place} is infinite; wanted a number, or NaN",
             )
+    for place, known in enumerate(codes):
+        if known is not None and not is_code(numbers[place], len(known)):
+            raise InvalidEvent(
+                Reason.BAD_CATEGORY,
+                f"feature {place} is {numbers[place]:g}; wanted a category's code, a whole number "
+                f"from 0 to {len(known):,}, or NaN",
+            )
     return ParsedEvent(packed_event_id(key, headers), None, numbers)
+
+
+def is_code(number: float, known: int) -> bool:
+    """Return whether it is the code of a category of so many known texts, or missing."""
+    return math.isnan(number) or (number.is_integer() and 0 <= number <= known)
 
 
 def packed_event_id(key: bytes | None, headers: Headers | None) -> str | None:

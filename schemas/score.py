@@ -2,7 +2,9 @@
 
 Higher scores are more anomalous. `p_value` is the share of normal events that would score at
 least as high, by the model's calibration; `anomalous` means score > threshold, which is the
-same as p_value <= the model's target flag rate. Times are epoch milliseconds.
+same as p_value <= the model's target flag rate. It is never below 1 / (n + 1), n the number of
+calibration events, unless the model carries a fitted tail: then it is an extrapolation there.
+Times are epoch milliseconds.
 
 An `unscorable` event has neither score nor p-value, and says why in `reason`; it is an event,
 not a dead letter, and it is never taken for a normal one.
@@ -28,6 +30,7 @@ class UnscorableReason(StrEnum):
 
     ALL_MISSING = "all_missing"  # Every feature that could tell is missing.
     MISSING_REFUSED = "missing_refused"  # A feature is missing whose policy refuses that.
+    UNSEEN_REFUSED = "unseen_refused"  # A category is unseen whose policy refuses that.
     NOT_FINITE = "not_finite"  # The model's own output is not finite.
 
 
@@ -50,12 +53,13 @@ class Source(msgspec.Struct, frozen=True, gc=False):
 class TopFeature(msgspec.Struct, frozen=True, gc=False):
     """One feature's part in a score: `value` was seen, `expected` the model's idea of it.
 
-    Both are in the user's units; `share` is the part of the whole score, 0 to 1.
+    Both are in the user's units, of a category the texts; `share` is the part of the whole score, 0
+    to 1.
     """
 
     name: str
-    value: float | None
-    expected: float | None
+    value: float | str | None
+    expected: float | str | None
     share: float
 
 

@@ -21,14 +21,16 @@ def encode_event(
     *,
     event_id: str | None,
     timestamp_ms: int | None,
-    features: Sequence[float],
+    features: Sequence[float | str],
 ) -> bytes:
     """Return an event of this layout as JSON; NaN is written as null, named where it must be.
+
+    A category is given as its text.
 
     Raises:
         ValueError: a feature is infinite, which JSON cannot say.
     """
-    if any(math.isinf(value) for value in features):
+    if any(not isinstance(value, str) and math.isinf(value) for value in features):
         raise ValueError("an infinite feature cannot be written as JSON")
     event: dict[str, Any] = {}
     if event_id is not None:

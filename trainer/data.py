@@ -1,8 +1,8 @@
 """The rows that train a model: which are usable, and the four parts that never overlap.
 
 - `fit` rows: preprocessing and the network's weights.
-- `stop` rows: when to stop, and how well each feature is reconstructed.
-- `combine` rows: where several heads are weighed; empty as long as there is one.
+- `stop` rows: when an autoencoder stops, and how well it reconstructs each feature.
+- `combine` rows: what several detectors' scores mean; none for one detector.
 - `calibrate` rows: threshold and p-values. Nothing is fitted to them; the finished graph's
   tolerance is measured and verified on them, which changes no score.
 
@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.calibration import Floats
-from schemas.contract import MissingPolicy
+from schemas.contract import MissingPolicy, UnseenPolicy
 from schemas.datafiles import FileOptions, Table, read_tables
 from schemas.errors import DataError, SettingsError, did_you_mean
 from trainer.calibrate import CalibrationPlan
+from trainer.categories import CategoryRows, know_categories
 from trainer.settings import EVERY
 from trainer.transforms import constant_columns
 
@@ -32,6 +33,11 @@ Indices = npt.NDArray[np.int64]
 Choice = TypeVar("Choice")
 
 STOP_SHARE = 0.1
+COMBINE_SHARE = 0.1
+# A detector's surprise is read from them: of fewer rows its tail is a guess. Small data sets
+# give up to so much of themselves for it, and no more.
+COMBINE_ROWS_MIN = 50
+COMBINE_SHARE_MAX = 0.15
 # A column of such a name is more likely to be the answer than a feature.
 _LABEL_NAMES = frozenset({"label", "labels", "y", "target", "class", "anomaly", "is_anomaly"})
 
@@ -46,6 +52,7 @@ class Quality:
     rows_used: int
     missing_values: int
     repeated_rows: int
+    categories: dict[str, CategoryRows]
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,18 @@ class Parts:
 
 
 def load(
-    paths: Sequence[Path], options: FileOptions, missing: Mapping[str, MissingPolicy]
+    paths: Sequence[Path],
+    options: FileOptions,
+    missing: Mapping[str, MissingPolicy],
+    unseen: Mapping[str, UnseenPolicy] | None = None,
 ) -> tuple[Table, tuple[MissingPolicy, ...], Quality]:
     """Return the usable rows, the policy for missing values per feature, and what was left out.
 
     Left out are rows that are labelled anomalous and rows that the model would not score.
+    Categories have the codes that the model will know; `unseen` are the policies for others.
 
     Raises:
-        DataError: a file is wrong.
+        DataError: a file is wrong, or a column is no category.
         SettingsError: a policy names a feature that is not there.
     """
     table = read_tables(paths, options)
@@ -79,7 +90,10 @@ def load(
     varying = ~constant_columns(table.features[normal & scorable])
     if varying.any():  # Else there is nothing to learn, which is said elsewhere.
         scorable &= ~absent[:, varying].all(axis=1)
-    features = table.features[normal & scorable]
+    kept = table.features[normal & scorable]
+    used = replace(table, features=kept, labels=None, event_ids=None, timestamps_ms=None)
+    used, categories = know_categories(used, unseen_policies(used, unseen or {}))
+    features = used.features
     quality = Quality(
         rows_read=len(table),
         anomalies_left_out=int((~normal).sum()),
@@ -87,29 +101,42 @@ def load(
         rows_used=len(features),
         missing_values=int(np.isnan(features).sum()),
         repeated_rows=len(features) - len(_distinct(features)),
+        categories=categories,
     )
-    used = replace(table, features=features, labels=None, event_ids=None, timestamps_ms=None)
     return used, policies, quality
 
 
-def split(rows: int, width: int, plan: CalibrationPlan, seed: int) -> Parts:
+def split(
+    rows: int,
+    width: int,
+    plan: CalibrationPlan,
+    seed: int,
+    *,
+    stops: bool = True,
+    combines: bool = False,
+) -> Parts:
     """Deal `rows` rows of `width` features, shuffled by the seed, into the parts.
+
+    `stops`: a detector stops early. `combines`: there are several detectors.
 
     Raises:
         DataError: there are fewer fit rows than features: an autoencoder then learns the rows by
             heart, and its threshold means nothing.
     """
     order = np.random.default_rng(seed).permutation(rows)
-    stop_end = plan.events + max(1, round(rows * STOP_SHARE))
-    calibrate, stop, fit = np.split(order, [plan.events, stop_end])
+    stop_end = plan.events + (max(1, round(rows * STOP_SHARE)) if stops else 0)
+    least = min(COMBINE_ROWS_MIN, round(rows * COMBINE_SHARE_MAX))
+    combine = max(least, round(rows * COMBINE_SHARE)) if combines else 0
+    calibrate, stop, combined, fit = np.split(order, [plan.events, stop_end, stop_end + combine])
     if len(fit) < width:
         raise DataError(
             f"of {rows:,} usable row(s) {len(fit):,} are left to fit {width:,} features, once "
-            f"{len(calibrate):,} calibrate and {len(stop):,} say when to stop; wanted no fewer "
+            f"{len(calibrate):,} calibrate and {len(stop) + len(combined):,} say when to stop and "
+            "how detectors go together; wanted no fewer "
             "than features. Nothing was trained; bring more normal events, or leave columns out "
             "with --drop-column"
         )
-    return Parts(fit=fit, stop=stop, combine=order[:0], calibrate=calibrate)
+    return Parts(fit=fit, stop=stop, combine=combined, calibrate=calibrate)
 
 
 def per_feature(
@@ -128,6 +155,23 @@ def per_feature(
     return tuple(choices.get(name, choices.get(EVERY, default)) for name in names)
 
 
+def unseen_policies(table: Table, choices: Mapping[str, UnseenPolicy]) -> dict[str, UnseenPolicy]:
+    """Return the policy for unseen texts of each feature that is a category.
+
+    Raises:
+        SettingsError: a choice is for a feature that is no category.
+    """
+    names = (*table.categories,)
+    for name in choices:
+        if name in table.names and name not in names:
+            raise SettingsError(
+                f"--set unseen: the feature {name!r} is a number, of which none is unseen; name it "
+                f"with --category-column {name} if it is a category"
+            )
+    other: UnseenPolicy = "other"
+    return dict(zip(names, per_feature(choices, names, other, "unseen"), strict=True))
+
+
 def suspicious_columns(names: Sequence[str]) -> list[str]:
     """Return the features whose name says that they may be the label."""
     return [name for name in names if name.lower() in _LABEL_NAMES]
@@ -136,6 +180,8 @@ def suspicious_columns(names: Sequence[str]) -> list[str]:
 def rows_digest(table: Table) -> str:
     """Return a SHA-256 over the names and the values, in their order."""
     digest = hashlib.sha256("\x00".join(table.names).encode())
+    for name, texts in table.categories.items():
+        digest.update("\x00".join((name, *texts)).encode())
     digest.update(table.features.astype("<f4").tobytes())
     return digest.hexdigest()
 

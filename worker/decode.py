@@ -26,7 +26,7 @@ class Decoder:
 
     def __init__(self, contract: Contract) -> None:
         self._json = JsonReader.of(contract)
-        self._packed = PackedReader(len(contract.features))
+        self._packed = PackedReader(len(contract.features), contract.codes)
 
     @property
     def scans(self) -> bool:

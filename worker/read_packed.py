@@ -9,16 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from schemas.calibration import Floats
+from schemas.category import FeatureCodes
 from schemas.event import InvalidEvent
 from schemas.packed_event import FEATURE_BYTES, packed_event_id, parse_packed
 from worker.turn import Batch, Records, Reject
 
 
 class PackedReader:
-    """Reads the packed events of a contract with so many features."""
+    """Reads the packed events of a contract with so many features; `codes` as in `parse_packed`."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, codes: FeatureCodes = ()) -> None:
         self._width = features
+        self._codes = codes
+        known = {place: len(of) for place, of in enumerate(codes) if of is not None}
+        self._categories, self._unseen = [*known], np.array([*known.values()], np.float32)
 
     def read(self, records: Records) -> Batch:
         """Sort records into events and rejects; none is without a place."""
@@ -38,7 +42,14 @@ class PackedReader:
         if len(values) < len(records):
             return None
         matrix = np.frombuffer(b"".join(values), "<f4").reshape(-1, self._width)
-        return None if np.isinf(matrix).any() else matrix.astype(np.float32, copy=False)
+        if np.isinf(matrix).any() or (self._categories and not self._all_codes(matrix)):
+            return None
+        return matrix.astype(np.float32, copy=False)
+
+    def _all_codes(self, matrix: Floats) -> bool:
+        codes = matrix[:, self._categories]
+        good = (codes == np.trunc(codes)) & (codes >= 0) & (codes <= self._unseen)
+        return bool((good | np.isnan(codes)).all())
 
     def _read_each(self, records: Records, times: list[int | None]) -> Batch:
         features = np.full((len(records), self._width), np.nan, np.float32)
@@ -47,7 +58,7 @@ class PackedReader:
         columns = zip(records.values, records.keys, records.headers, strict=True)
         for row, (value, key, headers) in enumerate(columns):
             try:
-                event = parse_packed(value, key, headers, self._width)
+                event = parse_packed(value, key, headers, self._width, self._codes)
             except InvalidEvent as invalid:
                 rejects.append(Reject(row, invalid.reason, invalid.detail))
                 continue

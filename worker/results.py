@@ -38,6 +38,7 @@ from schemas.score import (
     encode_score,
     written_once,
 )
+from worker.category_names import name_categories
 from worker.model import Model, Scored
 from worker.turn import Batch, Outgoing, Outputs, Records, Tally
 
@@ -119,6 +120,8 @@ def _score_records(
     if flagged := judged.flagged:
         names = model.contract.feature_names
         explained = _top_features(flagged, batch.features, scored, names, top_features_max)
+        values = (records.values[rows[place]] for place in flagged)
+        explained = name_categories(explained, values, model.contract)
         for place, top_features in zip(flagged, explained, strict=True):
             scores[place] = replace(scores[place], top_features=top_features)
     for place in judged.unscorable:
@@ -197,6 +200,9 @@ def _why_unscorable(features: Floats, contract: Contract) -> UnscorableReason:
     refusing = np.array([feature.missing == "refuse" for feature in contract.features])
     if (missing & refusing).any() and not missing.all():
         return UnscorableReason.MISSING_REFUSED
+    for code, feature in zip(features.tolist(), contract.features, strict=True):
+        if feature.unseen == "refuse" and code >= len(feature.categories):
+            return UnscorableReason.UNSEEN_REFUSED
     if missing.any():
         return UnscorableReason.ALL_MISSING
     return UnscorableReason.NOT_FINITE

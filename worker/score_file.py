@@ -66,7 +66,7 @@ def _events(path: Path, options: FileOptions, contract: Contract) -> Iterator[by
             raise DataError(f"{path} cannot be read ({error.strerror})") from None
         return
     table = read_table(path, options, contract.features)
-    for row, features in enumerate(table.features.tolist()):
+    for row, features in enumerate(table.as_written()):
         yield encode_event(
             contract.layout,
             contract.paths,

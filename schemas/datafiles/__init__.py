@@ -10,6 +10,8 @@ wanted.
 - NPZ: an array of n events; further dimensions are flattened, and the features named f0, f1, ...
   unless an array `feature_names` names them. Never unpickled.
 - JSON lines: one event a line, in the shape of `schemas.event` and the layout of the options.
+
+Categories come as codes of the texts that the file holds; `recoded` gives them those of a model.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ import numpy as np
 
 from schemas.contract import Feature
 from schemas.datafiles.array_files import read_npz, read_parquet
+from schemas.datafiles.categories import recoded
 from schemas.datafiles.csv_file import read_csv
 from schemas.datafiles.json_lines import read_json_lines
 from schemas.datafiles.table import FileOptions, Table
 from schemas.errors import DataError
 
-__all__ = ["FileOptions", "Table", "read_table", "read_tables"]
+__all__ = ["FileOptions", "Table", "read_table", "read_tables", "recoded"]
 
 
 def read_table(
@@ -82,13 +85,18 @@ def _joined(tables: Sequence[Table]) -> Table:
     first = tables[0]
     if len(tables) == 1:
         return first
+    lists = {
+        name: [*dict.fromkeys(chain.from_iterable(table.categories[name] for table in tables))]
+        for name in first.categories
+    }
+    tables = [recoded(table, lists) for table in tables]
     # The order of columns may differ from file to file.
     parts = [table.features[:, [table.names.index(n) for n in first.names]] for table in tables]
     labels = [table.labels for table in tables if table.labels is not None]
     ids = [table.event_ids for table in tables if table.event_ids is not None]
     times = [table.timestamps_ms for table in tables if table.timestamps_ms is not None]
     return replace(
-        first,
+        tables[0],
         features=np.concatenate(parts),
         collapsed=tuple(dict.fromkeys(name for table in tables for name in table.collapsed)),
         labels=np.concatenate(labels) if labels else None,

@@ -15,12 +15,13 @@ from msgspec import structs
 from numpy.lib.npyio import NpzFile
 
 from schemas.contract import Feature
+from schemas.datafiles.categories import Texts, category_texts, refuse_categories
+from schemas.datafiles.cells import not_a_number
 from schemas.datafiles.table import (
     FileOptions,
     Table,
     feature_columns,
     make_table,
-    not_a_number,
     row_place,
     settled,
 )
@@ -52,18 +53,14 @@ def read_parquet(path: FilePath, options: FileOptions, wanted: Sequence[Feature]
         raise DataError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
     options = settled(options, held.column_names)
     names = feature_columns(where, held.column_names, options, wanted)
+    categories = category_texts(where, names, options, wanted)
     features = np.empty((held.num_rows, len(names)), np.float64)
     for place, name in enumerate(names):
-        column = held.column(name)
-        kind = column.type
-        if not (
-            pa.types.is_integer(kind)
-            or pa.types.is_floating(kind)
-            or pa.types.is_decimal(kind)
-            or pa.types.is_null(kind)
-        ):
-            raise not_a_number(where, "row 1", name, f"its type is {kind}")
-        features[:, place] = column.cast(pa.float64(), safe=False).to_numpy()
+        features[:, place] = (
+            _parquet_codes(where, name, held.column(name), categories[name])
+            if name in categories
+            else _parquet_numbers(where, name, held.column(name))
+        )
     roles = (options.label_column, options.id_column)
     kept = {name: held.column(name).to_pylist() for name in roles if name is not None}
     when = options.timestamp_column
@@ -75,7 +72,56 @@ def read_parquet(path: FilePath, options: FileOptions, wanted: Sequence[Feature]
             layout = structs.replace(options.layout, timestamp_kind="ms")
             options = replace(options, layout=layout)
         kept[when] = times.to_pylist()
-    return make_table(where, names, features, kept, options, row_place)
+    return make_table(where, names, features, kept, options, row_place, categories)
+
+
+def _parquet_numbers(
+    where: str,
+    name: str,
+    column: Any,  # noqa: ANN401  # A pyarrow.ChunkedArray, which has no types of its own.
+) -> npt.NDArray[np.float64]:
+    import pyarrow as pa
+
+    kind = column.type
+    if not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    ):
+        dated = pa.types.is_temporal(kind)
+        raise not_a_number(where, "row 1", name, f"its type is {kind}", is_date=dated)
+    numbers: npt.NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
+    return numbers
+
+
+def _parquet_codes(
+    where: str,
+    name: str,
+    column: Any,  # noqa: ANN401
+    texts: Texts,
+) -> npt.NDArray[np.float64]:
+    import pyarrow as pa
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    texts_of = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if not (
+        any(is_text(kind) for is_text in texts_of)
+        or pa.types.is_integer(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise DataError(
+            f"{where}, column {name!r}: its type is {kind}; a category is text or integers. Write "
+            "it as one of those"
+        )
+    parts = [np.empty(0)]
+    for chunk in column.cast(pa.large_string()).chunks:
+        encoded = chunk.dictionary_encode()
+        codes = [texts[text] if text else np.nan for text in encoded.dictionary.to_pylist()]
+        # The last one is what a null's index, -1, picks.
+        places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        parts.append(np.array([*codes, np.nan])[places])
+    return np.concatenate(parts)
 
 
 def read_npz(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None) -> Table:
@@ -85,6 +131,7 @@ def read_npz(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | N
         DataError: it is no such file, or an array does not hold what it should.
     """
     where = str(path)
+    refuse_categories(where, options, wanted)
     try:
         # Opened here: numpy leaves a file open that turns out not to be one of its own.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
@@ -124,7 +171,7 @@ def read_npz(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | N
     roles = (label, options.id_column, options.timestamp_column)
     kept = {name: arrays[name].tolist() for name in roles if name is not None}
     return make_table(
-        where, picked, features, kept, replace(options, label_column=label), row_place
+        where, picked, features, kept, replace(options, label_column=label), row_place, {}
     )
 
 

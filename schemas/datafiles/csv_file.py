@@ -12,12 +12,13 @@ from typing import Protocol
 import numpy as np
 
 from schemas.contract import Feature
+from schemas.datafiles.categories import Texts, category_texts
+from schemas.datafiles.cells import is_date, not_a_number
 from schemas.datafiles.table import (
     FileOptions,
     Table,
     feature_columns,
     make_table,
-    not_a_number,
     settled,
 )
 from schemas.errors import DataError
@@ -46,7 +47,8 @@ def read_csv(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | N
             header = _csv_header(str(path), next(rows, []))
             options = settled(options, header)
             names = feature_columns(str(path), header, options, wanted)
-            return _csv_table(str(path), rows, header, names, options)
+            texts = category_texts(str(path), names, options, wanted)
+            return _csv_table(str(path), rows, header, names, options, texts)
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV file in UTF-8: {error}") from None
 
@@ -60,9 +62,15 @@ def _csv_header(where: str, header: list[str]) -> list[str]:
 
 
 def _csv_table(
-    where: str, rows: _Rows, header: list[str], names: list[str], options: FileOptions
+    where: str,
+    rows: _Rows,
+    header: list[str],
+    names: list[str],
+    options: FileOptions,
+    categories: dict[str, Texts],
 ) -> Table:
     picks = [header.index(name) for name in names]
+    coded = [(names.index(name), texts) for name, texts in categories.items()]
     roles = (options.label_column, options.id_column, options.timestamp_column)
     kept: dict[str, list[str]] = {name: [] for name in roles if name is not None}
     places = {name: header.index(name) for name in kept}
@@ -75,7 +83,10 @@ def _csv_table(
                 f"{where}, line {rows.line_num}: {len(row):,} cells; wanted {len(header):,}, as "
                 "in the first line"
             )
-        cells = [row[pick] for pick in picks]
+        cells: list[str | float] = [row[pick] for pick in picks]
+        for place, texts in coded:
+            text = row[picks[place]]
+            cells[place] = texts[text] if text else math.nan
         try:
             values.extend(map(float, cells))
         except ValueError:
@@ -89,14 +100,18 @@ def _csv_table(
             kept[name].append(row[place])
         lines.append(rows.line_num)
     features = np.frombuffer(values, np.float64).reshape(len(lines), len(names))
-    return make_table(where, names, features, kept, options, lambda row: f"line {lines[row]}")
+    return make_table(
+        where, names, features, kept, options, lambda row: f"line {lines[row]}", categories
+    )
 
 
-def _csv_number(where: str, line: int, column: str, cell: str) -> float:
-    if cell.strip().lower() in _MISSING:
-        return math.nan
-    if not _is_number(cell):
-        raise not_a_number(where, f"line {line}", column, f"the text {cell[:40]!r}")
+def _csv_number(where: str, line: int, column: str, cell: str | float) -> float:
+    if isinstance(cell, str):
+        if cell.strip().lower() in _MISSING:
+            return math.nan
+        if not _is_number(cell):
+            what = f"the text {cell[:40]!r}"
+            raise not_a_number(where, f"line {line}", column, what, is_date=is_date(cell))
     return float(cell)
 
 

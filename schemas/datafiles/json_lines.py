@@ -1,9 +1,9 @@
 """Events from JSON lines, read by the same exact reader as the records of a topic.
 
 Without a contract, the features are found: everything that is a number somewhere below the
-layout's features, in order of first appearance, named by its keys joined with dots. Arrays of
-numbers are named f0, f1, ... by place. What is a number in one line must be one, null or absent
-in every line.
+layout's features or named as a category, in order of first appearance, named by its keys joined
+with dots. Arrays are named f0, f1, ... by place. What is a number in one line must be one, null or
+absent in every line, and arrays have one length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from schemas.category import FeatureCodes
 from schemas.contract import Feature
+from schemas.datafiles.categories import category_texts
 from schemas.datafiles.table import (
     Bools,
     FileOptions,
@@ -23,6 +25,7 @@ from schemas.datafiles.table import (
     collapsed_columns,
     require_column,
 )
+from schemas.dead_letter import Reason
 from schemas.errors import DataError
 from schemas.event import EventLayout, InvalidEvent, ParsedEvent, Path, load_object, parse_event
 
@@ -40,7 +43,9 @@ def read_json_lines(
     features, ignored = _discover(path, lines, options) if wanted is None else (wanted, ())
     names = tuple(feature.name for feature in features)
     paths = tuple(feature.path for feature in features)
-    events = [_parse(path, number, line, options.layout, paths) for number, line in lines]
+    texts = category_texts(str(path), names, options, wanted)
+    codes = [texts.get(name) for name in names]
+    events = [_parse(path, number, line, options.layout, paths, codes) for number, line in lines]
     ids = [event.event_id for event in events if event.event_id is not None]
     times = [event.timestamp_ms for event in events if event.timestamp_ms is not None]
     rows = np.array([event.features for event in events], np.float64).reshape(-1, len(names))
@@ -53,6 +58,7 @@ def read_json_lines(
         labels=_labels(path, lines, options),
         event_ids=ids if len(ids) == len(events) else None,
         timestamps_ms=times if len(times) == len(events) else None,
+        categories={name: tuple(seen) for name, seen in texts.items()},
     )
 
 
@@ -74,12 +80,28 @@ def _lines(path: FilePath) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(
-    path: FilePath, number: int, line: bytes, layout: EventLayout, paths: Sequence[Path]
+    path: FilePath,
+    number: int,
+    line: bytes,
+    layout: EventLayout,
+    paths: Sequence[Path],
+    codes: FeatureCodes,
 ) -> ParsedEvent:
     try:
-        return parse_event(line, layout, paths)
+        return parse_event(line, layout, paths, codes)
     except InvalidEvent as error:
-        raise DataError(f"{path}, line {number}: {error.detail} ({error.reason})") from None
+        more = ""
+        if error.reason == Reason.WRONG_COUNT:
+            more = (
+                ". Arrays of features have one length, that of the first line or of the model: "
+                "fill a shorter one up with null, or give each feature a name"
+            )
+        elif error.reason == Reason.TEXT:
+            more = (
+                ". If it is a category, name it with --category-column; a date is none, and no "
+                "number: write what matters of it as one"
+            )
+        raise DataError(f"{path}, line {number}: {error.detail} ({error.reason}){more}") from None
 
 
 def _discover(
@@ -97,9 +119,10 @@ def _discover(
         for where, value in _leaves(held, ()):
             everything[where] = None
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number and where not in skipped:
+            is_category = ".".join(where) in options.category_columns
+            if (is_number or is_category) and where not in skipped:
                 found[where] = None
-    for name in options.drop_columns:
+    for name in (*options.drop_columns, *options.category_columns):
         require_column(str(path), name, [".".join(where) for where in everything])
     if not found:
         below = ".".join(options.layout.features) or "the event itself"

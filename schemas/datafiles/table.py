@@ -4,14 +4,17 @@ The rules, the same for every kind of file:
 
 - a column is a feature unless it is named as label, id, time or dropped;
 - a feature is a number that fits a 32-bit float; an empty cell, a null or NaN is missing;
-- text, truth values and infinities are refused by name and place: nothing is guessed;
+- one that is named as a category is a text or an integer, and missing only where it is empty: NA
+  may be Namibia;
+- other text, truth values and infinities are refused by name and place: nothing is guessed;
 - a label says normal (0, false, normal) or anomalous (1, true, anomaly, anomalous).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,7 @@ class FileOptions:
     columns, arrays of an NPZ file, or (the label only) a dotted path in a JSON event, whose id
     and time stand where `layout` says. Without `label_column`, an NPZ file's array `y` labels.
     With `label_optional`, a file without the label column is one without labels, and no mistake.
+    `category_columns` names the features that are categories, where no contract says it.
     """
 
     array: str = "X"
@@ -49,6 +53,7 @@ class FileOptions:
     id_column: str | None = None
     timestamp_column: str | None = None
     drop_columns: tuple[str, ...] = ()
+    category_columns: tuple[str, ...] = ()
     layout: EventLayout = field(default_factory=EventLayout)
 
 
@@ -56,9 +61,11 @@ class FileOptions:
 class Table:
     """Events as columns: `features` is float32 [n, d], NaN where missing.
 
-    `paths` are the features' places in an event's JSON, below the layout's features. `collapsed`
-    names the features whose integers float32 cannot tell apart. `ignored` names what
-    stands among a JSON event's features and is never a number.
+    `paths` are the features' places in an event's JSON, below the layout's features. `categories`
+    holds, for each feature that is a category, its texts in the order of their codes: all that the
+    file holds, until `categories.recoded`. `collapsed` names the features whose integers float32
+    cannot tell apart. `ignored` names what stands among a JSON event's features and is never a
+    number.
     """
 
     names: tuple[str, ...]
@@ -69,9 +76,19 @@ class Table:
     timestamps_ms: list[int] | None = None
     collapsed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def as_written(self) -> Iterator[list[float | str]]:
+        """Yield each event's features as its file has them: categories as texts."""
+        texts = [(self.names.index(name), texts) for name, texts in self.categories.items()]
+        for row in self.features.tolist():
+            for place, of in texts:
+                if not isnan(row[place]):
+                    row[place] = of[int(row[place])]
+            yield row
 
 
 def settled(options: FileOptions, header: Sequence[str]) -> FileOptions:
@@ -93,13 +110,18 @@ def feature_columns(
     if twice:
         raise DataError(f"{where} has several columns named {twice[0]!r}; wanted each name once")
     roles = (options.label_column, options.id_column, options.timestamp_column)
-    for name in (*roles, *options.drop_columns):
+    for name in (*roles, *options.drop_columns, *options.category_columns):
         if name is not None:
             require_column(where, name, header)
     if wanted is not None:
         for feature in wanted:
             require_column(where, feature.name, header)
         return [feature.name for feature in wanted]
+    for name in {*roles, *options.drop_columns} & {*options.category_columns}:
+        raise DataError(
+            f"{where}: the column {name!r} is named as a category and as something else; a "
+            "category is a feature. Name it once"
+        )
     left = [name for name in header if name not in {*roles, *options.drop_columns}]
     if not left:
         raise DataError(f"{where} has no column left to be a feature; wanted at least one")
@@ -169,7 +191,7 @@ def as_labels(
         label = _LABELS.get(str(value).strip().lower())
         if label is None:
             raise DataError(
-                f"{where}, {place(row)}: the label {column!r} is {_short(value)}; "
+                f"{where}, {place(row)}: the label {column!r} is {short(value)}; "
                 "wanted 0, false or normal, or 1, true, anomaly or anomalous"
             )
         labels.append(label)
@@ -195,7 +217,7 @@ def as_timestamps(
         if time is None:
             raise DataError(
                 f"{where}, {place(row)}: the time {options.timestamp_column!r} is "
-                f"{_short(value)}; wanted epoch {kind} (--timestamp-kind: ms, s or rfc3339)"
+                f"{short(value)}; wanted epoch {kind} (--timestamp-kind: ms, s or rfc3339)"
             )
         times.append(time)
     return times
@@ -208,8 +230,11 @@ def make_table(
     kept: dict[str, list[Any]],
     options: FileOptions,
     place: Callable[[int], str],
+    categories: Mapping[str, Mapping[str, int]],
 ) -> Table:
     """Return the table of `features`; `kept` holds the columns of label, id and time.
+
+    `categories` holds, of each feature that is a category, the texts with their codes.
 
     Raises:
         DataError: a value is not what its column should hold, or a column is too short.
@@ -228,6 +253,7 @@ def make_table(
         event_ids=[str(value) for value in kept[event_id]] if event_id else None,
         timestamps_ms=as_timestamps(where, kept[timestamp], options, place) if timestamp else None,
         collapsed=collapsed_columns(features, names),
+        categories={name: tuple(texts) for name, texts in categories.items()},
     )
 
 
@@ -236,20 +262,12 @@ def row_place(row: int) -> str:
     return f"row {row + 1:,}"
 
 
-def not_a_number(where: str, place: str, column: str, what: str) -> DataError:
-    """Return the error for a cell of a feature that is no number, with the ways out."""
-    return DataError(
-        f"{where}, {place}, column {column!r}: {what}; wanted a number, or nothing where it is "
-        f"missing. If the column is no feature, leave it out with --drop-column {column}, or "
-        f"say what it is: --id-column, --timestamp-column, --label-column"
-    )
-
-
 def _list(names: list[str]) -> str:
     shown = ", ".join(names[:8])
     return f". Its columns: {shown}" + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value as a message shows it."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

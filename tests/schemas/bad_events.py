@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.category import CATEGORY_CHARS_MAX, Codes
 from schemas.dead_letter import Reason
 from schemas.event import EVENT_BYTES_MAX, EVENT_ID_CHARS_MAX
 
@@ -129,4 +130,32 @@ BAD_EVENTS: dict[str, tuple[bytes | None, Reason, str]] = {
         Reason.BAD_TIMESTAMP,
         "outside the years",
     ),
+}
+
+
+def _category(value: bytes) -> bytes:
+    return b'{"features":[1,' + value + b",3]}"
+
+
+# As above, where x1 is a category.
+CODES = (None, Codes.of(("tcp", "udp")), None)
+BAD_CATEGORIES: dict[str, tuple[bytes, Reason, str]] = {
+    "a fraction": (_category(b"1.5"), Reason.BAD_CATEGORY, "feature 1 is a number; wanted a cat"),
+    "a whole number written as a fraction": (_category(b"1.0"), Reason.BAD_CATEGORY, "a number"),
+    "a number with an exponent": (_category(b"1e3"), Reason.BAD_CATEGORY, "a number"),
+    "an integer of 301 digits": (_category(b"1" * 301), Reason.BAD_CATEGORY, "a number"),
+    "a boolean": (b'{"features":{"x1":true}}', Reason.BAD_CATEGORY, "feature x1 is a boolean"),
+    "an array": (_category(b'["tcp"]'), Reason.BAD_CATEGORY, "an array"),
+    "an object": (_category(b"{}"), Reason.BAD_CATEGORY, "an object"),
+    "too long": (
+        _category(b'"%s"' % (b"t" * (CATEGORY_CHARS_MAX + 1))),
+        Reason.BAD_CATEGORY,
+        "257 characters long; wanted at most 256",
+    ),
+    "an integer of 257 digits": (_category(b"1" * 257), Reason.BAD_CATEGORY, "257 characters"),
+    "half a surrogate": (_category(rb'"\ud800"'), Reason.BAD_CATEGORY, "valid UTF-8"),
+    "not UTF-8": (_category(b'"\xff"'), Reason.BAD_CATEGORY, "valid UTF-8"),
+    "NaN": (_category(b"NaN"), Reason.NOT_FINITE, "NaN"),
+    "a text for a number beside it": (b'{"features":["tcp","tcp",3]}', Reason.TEXT, "feature 0"),
+    "too few": (b'{"features":[1,"tcp"]}', Reason.WRONG_COUNT, "2 features; the model wants 3"),
 }

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.category import CATEGORY_CHARS_MAX, Codes
 from schemas.dead_letter import Reason
 from schemas.event import (
     EVENT_ID_CHARS_MAX,
@@ -18,7 +19,7 @@ from schemas.event import (
 )
 from schemas.write_event import encode_event
 from tests.builders import a_model, records
-from tests.schemas.bad_events import BAD_EVENTS
+from tests.schemas.bad_events import BAD_CATEGORIES, BAD_EVENTS, CODES
 
 PATHS = (("x0",), ("x1",), ("x2",))
 DEFAULT = EventLayout()
@@ -44,9 +45,60 @@ def test_the_worker_rejects_every_bad_event_and_scores_its_neighbours():
     assert [reject.row for reject in batch.rejects] == [*range(1, len(values) + 1)]
 
 
-def test_the_table_of_bad_events_has_every_reason():
-    assert {reason for _, reason, _ in BAD_EVENTS.values()} == set(Reason)
+def test_the_tables_of_bad_events_have_every_reason():
+    both = [*BAD_EVENTS.values(), *BAD_CATEGORIES.values()]
+    assert {reason for _, reason, _ in both} == set(Reason)
     assert len(BAD_EVENTS) >= 25
+
+
+@pytest.mark.parametrize("name", BAD_CATEGORIES)
+def test_what_is_no_category_has_its_reason(name):
+    value, reason, detail = BAD_CATEGORIES[name]
+    with pytest.raises(InvalidEvent) as caught:
+        parse_event(value, DEFAULT, PATHS, CODES)
+    assert caught.value.reason == reason
+    assert detail in caught.value.detail
+    assert len(caught.value.detail) < 500
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ('"tcp"', 0),
+        ('"udp"', 1),
+        ('"icmp"', 2),
+        ('"TCP"', 2),
+        ('" tcp"', 2),
+        ('"t\\u0063p"', 0),
+        ("80", 2),
+        ('"' + "t" * CATEGORY_CHARS_MAX + '"', 2),
+        ("null", math.nan),
+        ('""', math.nan),
+    ],
+)
+def test_a_category_is_read_as_its_code_and_any_other_text_as_one_past_the_last(written, code):
+    for event in (f'{{"features":[1,{written},3]}}', f'{{"features":{{"x1":{written}}}}}'):
+        read = parse_event(event.encode(), DEFAULT, PATHS, CODES).features[1]
+        assert read == code or (math.isnan(read) and math.isnan(code))
+
+
+def test_an_integer_is_a_category_as_its_decimal_text():
+    codes = (None, Codes.of(("404", "-1", "0", "98765432109876543210")), None)
+    for code, written in enumerate(["404", "-1", "0", "98765432109876543210"]):
+        for text in (written, f'"{written}"'):
+            event = f'{{"features":[1,{text},3]}}'.encode()
+            assert parse_event(event, DEFAULT, PATHS, codes).features[1] == code
+    assert parse_event(b'{"features":[1,-0,3]}', DEFAULT, PATHS, codes).features[1] == 2
+    assert parse_event(b'{"features":[1,"-0",3]}', DEFAULT, PATHS, codes).features[1] == 4
+
+
+def test_a_category_that_was_written_is_read_back():
+    value = encode_event(
+        DEFAULT, PATHS, event_id="e", timestamp_ms=1, features=[1.5, "udp", math.nan]
+    )
+    event = parse_event(value, DEFAULT, PATHS, CODES)
+    assert event.features[:2] == [1.5, 1]
+    assert math.isnan(event.features[2])
 
 
 def test_named_features_come_in_the_contracts_order_and_unknown_names_are_ignored():

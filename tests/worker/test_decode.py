@@ -131,8 +131,15 @@ Pairs = list[tuple[Path, str]]
 
 
 @st.composite
-def events(draw, layout: EventLayout, paths: Sequence[Path]) -> bytes:
-    """Bytes that are nearly always JSON, mostly an event, and often a bad one."""
+def events(
+    draw, layout: EventLayout, paths: Sequence[Path], values: Sequence[st.SearchStrategy[str]] = ()
+) -> bytes:
+    """Bytes that are nearly always JSON, mostly an event, and often a bad one.
+
+    `values` are what stands in each feature's place, if not all are numbers.
+    """
+    values = values or [VALUES] * len(paths)
+    of = dict(zip(paths, values, strict=True))
     pairs: Pairs = []
     if draw(st.booleans()):
         pairs.append((layout.event_id, draw(IDS)))
@@ -140,12 +147,12 @@ def events(draw, layout: EventLayout, paths: Sequence[Path]) -> bytes:
         pairs.append((layout.timestamp, draw(TIMES)))
     if layout.features and draw(st.booleans()):
         count = draw(st.sampled_from([len(paths)] * 8 + [0, len(paths) + 1]))
-        value = "[" + ",".join(draw(VALUES) for _ in range(count)) + "]"
+        value = "[" + ",".join(draw(kind) for kind in [*values, VALUES][:count]) + "]"
         pairs.append((layout.features, draw(st.sampled_from([value] * 8 + ["null", "7"]))))
     else:
         named = draw(st.permutations(paths))
         kept = named[: draw(st.sampled_from([len(named)] * 4 + [0, 1, 2]))]
-        pairs += [((*layout.features, *path), draw(VALUES)) for path in kept]
+        pairs += [((*layout.features, *path), draw(of[path])) for path in kept]
     if draw(st.integers(0, 4)) == 0:  # A key that comes twice.
         pairs.append((draw(st.sampled_from(pairs or [(("x0",), "")]))[0], draw(VALUES)))
     text = draw(SPACE) + draw(written(pairs)) + draw(SPACE)
