@@ -12,11 +12,17 @@ k / (n + 1) <= a: then, ties included,
     score > threshold  <=>  p(score) <= a.
 
 Both sides are computed by the same floating-point division, so they agree at every value.
+
+Where a `Tail` was fitted, p-values above its first step are the tail's instead: an extrapolation,
+which no calibration score bears out, and the only way to a p-value below 1 / (n + 1). It is a table
+of steps as well, so that the rule above holds for it in the same way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -30,6 +36,49 @@ STORED_WHOLE_MAX = 65_536
 STORED_EXACT_TOP = 16_384
 STORED_GRID = 4_096
 
+TailScale = Literal["score", "log_score"]
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """p-values above a level, by a generalised Pareto distribution fitted to the scores there.
+
+    A score above `values[i]` and not above `values[i + 1]` has `p_values[i]`, rounded up from the
+    distribution's. `values`: little-endian float32, ascending, the first the level, which is a
+    calibration score. `p_values`: little-endian float64, descending, the last for every score
+    beyond.
+
+    The rest is for people: how many excesses were fitted, on which scale, the shape (below 0: the
+    tail ends; 0: exponential), the p-value of the fit, and between which flag rates the threshold's
+    lies, with nine chances in ten, if the tail goes on as it was fitted.
+    """
+
+    values: bytes
+    p_values: bytes
+    excesses: int
+    scale: TailScale
+    shape: float
+    fit_p_value: float
+    flag_rate_low: float
+    flag_rate_high: float
+
+    @property
+    def steps(self) -> tuple[Floats, npt.NDArray[np.float64]]:
+        """The two columns of the table."""
+        return np.frombuffer(self.values, "<f4"), np.frombuffer(self.p_values, "<f8")
+
+    def complaints(self) -> Iterator[str]:
+        """Yield what contradicts itself."""
+        if not self.values or len(self.values) % 4 or len(self.p_values) != 2 * len(self.values):
+            yield "the tail's lengths differ"
+            return
+        values, p_values = self.steps
+        if not np.isfinite(values).all() or not (np.diff(values) > 0).all():
+            yield "the tail's values are not finite and ascending"
+        if not ((p_values > 0) & (p_values < 1)).all() or not (np.diff(p_values) < 0).all():
+            yield "the tail's p-values are not within 0 to 1 and descending"
+        if not 0 <= self.flag_rate_low <= self.flag_rate_high <= 1:
+            yield "the tail's flag rates are not within 0 to 1 and ascending"
+
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Held-out normal scores: `values` ascending, little-endian float32.
@@ -41,6 +90,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     values: bytes
     counts: bytes | None = None
+    tail: Tail | msgspec.UnsetType = msgspec.UNSET  # Not in the JSON where there is none.
 
     @classmethod
     def of(cls, scores: npt.ArrayLike) -> Calibration:
@@ -76,9 +126,24 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return np.append(counts[::-1].cumsum()[::-1], 0)
 
     @cached_property
-    def _p_values_at(self) -> npt.NDArray[np.float64]:
-        """The p-value of a score at each stored value; the smallest beyond the last."""
+    def _conformal(self) -> npt.NDArray[np.float64]:
+        """The conformal p-value of a score at each stored value; the smallest beyond the last."""
         return (1 + self._at_least) / (self.n + 1)
+
+    @cached_property
+    def _steps(self) -> tuple[Floats, npt.NDArray[np.float64]]:
+        """Where the p-value falls, ascending; and the p-value of scores not above each, and above.
+
+        So the p-value of a score is the one whose place is the number of steps below it.
+        """
+        if self.tail is msgspec.UNSET:
+            return self.scores, self._conformal
+        steps, p_values = self.tail.steps
+        kept = int(np.searchsorted(self.scores, steps[0], side="right"))
+        return (
+            np.concatenate([self.scores[:kept], steps[1:]]),
+            np.concatenate([self._conformal[:kept], p_values]),
+        )
 
     @property
     def n(self) -> int:
@@ -87,28 +152,34 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def smallest_rate(self) -> float:
-        """The smallest target flag rate that n events support: 1 / (n + 1)."""
+        """The smallest flag rate that n events bear out: 1 / (n + 1)."""
         return 1 / (self.n + 1)
+
+    @property
+    def reach(self) -> float:
+        """The smallest p-value that it gives: the smallest rate, or what a fitted tail reaches."""
+        return float(self._steps[1][-1])
 
     def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the p-value of each of `scores`, of any shape; one of a NaN means nothing."""
-        first_at_least = np.searchsorted(self.scores, np.asarray(scores, np.float32), side="left")
-        p_values: npt.NDArray[np.float64] = self._p_values_at[first_at_least]
+        steps, p_values_at = self._steps
+        first_at_least = np.searchsorted(steps, np.asarray(scores, np.float32), side="left")
+        p_values: npt.NDArray[np.float64] = p_values_at[first_at_least]
         return p_values
 
     def threshold(self, target_flag_rate: float) -> float:
         """Return the score above which an event is flagged.
 
         Raises:
-            ValueError: the rate is not below 1, or n cannot support it.
+            ValueError: the rate is not below 1, or below `reach`.
         """
-        k = self.flagged_max(target_flag_rate)
-        if not 1 <= k <= self.n:
+        if not self.reach <= target_flag_rate < 1:
             raise ValueError(
-                f"a flag rate of {target_flag_rate:g} needs 1/(n + 1) <= rate < 1, "
-                f"and n is {self.n:,}"
+                f"a flag rate of {target_flag_rate:g} is not within {self.reach:.3g} to 1, which "
+                f"{self.n:,} calibration scores support"
             )
-        return float(self.scores[np.flatnonzero(self._at_least[:-1] >= k)[-1]])
+        steps, p_values = self._steps
+        return float(steps[np.flatnonzero(p_values[:-1] > target_flag_rate)[-1]])
 
     def flagged_max(self, rate: float) -> int:
         """Return the largest k with k / (n + 1) <= rate, by the division that p-values use."""
@@ -118,3 +189,19 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         while k / (self.n + 1) > rate:
             k -= 1
         return k
+
+    def complaints(self) -> Iterator[str]:
+        """Yield what contradicts itself; what follows a complaint may not be so."""
+        stored = len(self.values)
+        if not stored or stored % 4 or len(self.counts or self.values) != stored:
+            yield "the calibration's lengths differ"
+        if not np.isfinite(self.scores).all() or (np.diff(self.scores) < 0).any():
+            yield "calibration scores are not finite and ascending"
+        if self.counts is not None and not np.frombuffer(self.counts, "<u4").all():
+            yield "a calibration score counts for nothing"
+        if self.tail is not msgspec.UNSET:
+            yield from self.tail.complaints()
+            values, p_values = self.tail.steps
+            place = int(np.searchsorted(self.scores, values[0]))
+            if values[0] not in self.scores or p_values[0] >= self._conformal[place]:
+                yield "the tail does not begin at a calibration score, below its p-value"

@@ -8,9 +8,12 @@ The file
  - MUST have three outputs: `score` float32 [n], higher is more anomalous; `contributions`
    float32 [n, d], not negative, 0 where the feature is missing, adding up to the score within
    1e-5 relative; `expected` float32 [n, d], the model's idea of each feature in the user's units.
+ - holds a category as its code, in the input and in `expected`: its place in the feature's
+   `categories`, from 0; their number K for any other text. What is no code counts as K.
  - MUST score a row NaN that holds no feature which varied in training (one that holds nothing,
-   or constants alone), or which misses a feature whose policy is `refuse`; every other row,
-   finite or not, MUST get a finite score.
+   or constants alone), or which misses a feature whose policy is `refuse`, or holds K for a
+   category whose policy for unseen texts is `refuse`; every other row, finite or not, MUST get a
+   finite score.
  - MUST hold all preprocessing in its graph: the worker passes raw numbers.
  - MUST carry two metadata entries: `odradek.contract`, the `Contract` below as canonical JSON
    (keys sorted, no spaces), and, last, `odradek.digest`, 64 hexadecimal digits.
@@ -29,7 +32,8 @@ A reader
    serve a file that fails any of them.
  - MUST refuse a format version that it does not know. A writer MUST raise the version when a
    reader of the old one would misread the file.
- - MUST ignore keys of `training` that it does not know, and MUST refuse unknown feature kinds.
+ - MUST ignore keys of `training` that it does not know, and MUST refuse unknown feature kinds and
+   unknown rules of the threshold.
  - MAY run the model in any batch; the same row MUST score within `ScoreTolerance` whatever its
    batch, place or padding. An empty batch MUST NOT be given to the graph.
 
@@ -48,6 +52,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.calibration import Calibration, Floats
+from schemas.category import Codes, category_complaints, total_complaints
 from schemas.event import EventLayout, Path
 from schemas.score import ModelRef
 
@@ -62,6 +67,8 @@ OUTPUT_NAMES = ("score", "contributions", "expected")
 CONTRACT_KEY = "odradek.contract"
 
 MissingPolicy = Literal["mask", "refuse"]
+FeatureKind = Literal["number", "category"]
+UnseenPolicy = Literal["other", "refuse"]
 
 
 class ModelRefused(Exception):
@@ -72,27 +79,45 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One feature, in the order of the model's input.
 
     `path` is its place below the layout's features. `missing`: `mask` scores the event without
-    it (its contribution is 0), `refuse` makes the event unscorable.
+    it (its contribution is 0), `refuse` makes the event unscorable. A number has no `categories`;
+    of a category they are the texts that the model knows, in the order of their codes. `unseen`:
+    `other` scores any other text as one more category, `refuse` makes the event unscorable.
     """
 
     name: str
     path: Path
-    kind: Literal["number"] = "number"
+    kind: FeatureKind = "number"
     unit: str | None = None
     missing: MissingPolicy = "mask"
+    categories: tuple[str, ...] = ()
+    unseen: UnseenPolicy = "other"
+
+    def complaints(self) -> Iterator[str]:
+        """Yield what contradicts itself."""
+        if self.kind == "category":
+            yield from category_complaints(self.categories)
+        elif self.categories or self.unseen != "other":
+            yield "a number has categories, or a policy for unseen ones"
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True):
     """Where an event is flagged, and why there.
 
-    `rule` `conformal` is the threshold of `Calibration.threshold`. `requested_flag_rate` is what
-    was asked for; None means that the default was tried, and raised if n did not support it.
+    `value` is `Calibration.threshold` of the rate. `rule`: `conformal` where calibration scores
+    bear the rate out; `generalised_pareto` where a fitted `Calibration.tail`, which comes with
+    this rule alone, extrapolates to it. `requested_flag_rate` is what was asked for; None means
+    that the default was tried, and raised if n did not support it.
     """
 
     value: float
     target_flag_rate: float
     requested_flag_rate: float | None
-    rule: Literal["conformal"] = "conformal"
+    rule: Literal["conformal", "generalised_pareto"] = "conformal"
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the rate lies where no calibration score bears it out."""
+        return self.rule == "generalised_pareto"
 
 
 class ScoreTolerance(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +190,14 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     def feature_names(self) -> tuple[str, ...]:
         return tuple(feature.name for feature in self.features)
 
+    @property
+    def codes(self) -> tuple[Codes | None, ...]:
+        """The codes of each feature that is a category, in order; None for a number."""
+        return tuple(
+            Codes.of(feature.categories) if feature.kind == "category" else None
+            for feature in self.features
+        )
+
     def to_json(self) -> str:
         return msgspec.json.encode(self, order="sorted").decode()
 
@@ -212,15 +245,20 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         for what, values in (("name", self.feature_names), ("path", self.paths)):
             if len(set(values)) < width or not all(values):
                 yield f"a feature's {what} is empty or occurs twice"
+        for feature in self.features:
+            for complaint in feature.complaints():
+                yield f"of the feature {feature.name!r}, {complaint}"
+        yield from total_complaints(feature.categories for feature in self.features)
         for what, path in (("event id", self.layout.event_id), ("time", self.layout.timestamp)):
             if not path:
                 yield f"the {what} has no place in the event"
-        yield from self._calibration_complaints()
+        yield from self.calibration.complaints()
+        yield from self._rule_complaints()
         rate = self.threshold.target_flag_rate
         relative, scale = self.score_tolerance.relative, self.score_tolerance.scale
         if not (0 < relative <= SCORE_TOLERANCE_MAX and math.isfinite(scale) and scale >= 0):
             yield f"the score tolerance is {relative:g} and {scale:g}"
-        if not self.calibration.smallest_rate <= rate < 1:
+        if not self.calibration.reach <= rate < 1:
             yield f"{self.calibration.n:,} calibration scores cannot support a rate of {rate:g}"
         elif self.calibration.threshold(rate) != self.threshold.value:
             yield (
@@ -231,15 +269,13 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
         if rest or not rows or len(self.golden.scores) != 4 * rows:
             yield "the golden batch's rows and scores do not fit the features"
 
-    def _calibration_complaints(self) -> Iterator[str]:
-        values, counts = self.calibration.values, self.calibration.counts
-        if not values or len(values) % 4 or len(counts or values) != len(values):
-            yield "the calibration's lengths differ"
-        scores = self.calibration.scores
-        if not np.isfinite(scores).all() or (np.diff(scores) < 0).any():
-            yield "calibration scores are not finite and ascending"
-        if counts is not None and not np.frombuffer(counts, "<u4").all():
-            yield "a calibration score counts for nothing"
+    def _rule_complaints(self) -> Iterator[str]:
+        rule, rate = self.threshold.rule, self.threshold.target_flag_rate
+        if self.threshold.extrapolates != (self.calibration.tail is not msgspec.UNSET):
+            has = "no tail" if self.threshold.extrapolates else "a tail"
+            yield f"the threshold's rule is {rule!r}, and there is {has}"
+        if self.threshold.extrapolates and rate >= self.calibration.smallest_rate:
+            yield f"the threshold's rule is {rule!r}, and its rate, {rate:g}, needs no tail"
 
 
 class _Head(msgspec.Struct):

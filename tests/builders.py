@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
-from schemas.calibration import Calibration
+from schemas.calibration import Calibration, Tail
 from schemas.contract import (
     CONTRACT_KEY,
     INPUT_NAME,
@@ -149,6 +150,32 @@ def a_contract(recipe: Recipe, graph: onnx.ModelProto, **changes: Any) -> Contra
         **changes,
     }
     return Contract(**fields)
+
+
+def an_extrapolation(recipe: Recipe, rate: float = 1e-4) -> dict[str, Any]:
+    """Changes to `a_contract` that give it a tail, which halves the p-value at each step of 1."""
+    calibration = a_contract(recipe, a_graph(recipe)).calibration
+    level = calibration.scores[-50]
+    share = 50 / (calibration.n + 1)
+    steps = np.arange(20, dtype="<f4")
+    tail = Tail(
+        values=(level + steps).astype("<f4").tobytes(),
+        p_values=(share * 0.5 ** steps.astype(np.float64)).tobytes(),
+        excesses=49,
+        scale="score",
+        shape=0.0,
+        fit_p_value=0.5,
+        flag_rate_low=rate / 10,
+        flag_rate_high=rate * 4,
+    )
+    calibration = replace(calibration, tail=tail)
+    threshold = Threshold(
+        value=calibration.threshold(rate),
+        target_flag_rate=rate,
+        requested_flag_rate=rate,
+        rule="generalised_pareto",
+    )
+    return {"calibration": calibration, "threshold": threshold}
 
 
 def seal(graph: onnx.ModelProto, contract_json: str) -> bytes:

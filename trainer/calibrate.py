@@ -6,6 +6,9 @@ A rate that was asked for is met or refused, never bent. With none asked for, 0.
 then the larger ones of a short ladder, because few people know what rate they want and a small
 data set supports no small one. To support a rate the calibration part grows, up to 40 % of the
 rows: beyond that the network would be starved to please the threshold.
+
+A rate that no calibration score bears out is refused, unless extrapolation is asked for: then a
+tail is fitted (`trainer.tail`), and all that follows from it says so.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from schemas.calibration import Calibration, Floats
 from schemas.contract import Threshold
 from schemas.errors import DataError, SettingsError
+from trainer.tail import EVENTS_MAX, events_for_tail, fit_tail
 
 DEFAULT_FLAG_RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 CALIBRATE_SHARE = 0.2
@@ -27,19 +32,40 @@ CALIBRATE_SHARE_MAX = 0.4
 
 @dataclass(frozen=True)
 class CalibrationPlan:
-    """How many rows calibrate, and for which rate. `requested` is None if none was asked for."""
+    """How many rows calibrate, and for which rate. `requested` is None if none was asked for.
+
+    `extrapolates`: the rate is below 1 / (events + 1), and a tail is to be fitted.
+    """
 
     target_flag_rate: float
     requested: float | None
     events: int
+    extrapolates: bool = False
+
+    @property
+    def fewest(self) -> int:
+        """How few calibration events the rate takes."""
+        if self.extrapolates:
+            return events_for_tail(self.target_flag_rate)
+        return events_needed(self.target_flag_rate)
 
 
-def events_needed(rate: float) -> int:
-    """Return the smallest number n of calibration events with 1 / (n + 1) <= rate."""
-    n = max(1, math.floor(1 / rate) - 1)
-    while 1 / (n + 1) > rate:
+def events_needed(rate: float, flagged: int = 1) -> int:
+    """Return the smallest number n of calibration events with flagged / (n + 1) <= rate."""
+    n = max(1, math.floor(flagged / rate) - 1)
+    while flagged / (n + 1) > rate:
         n += 1
     return n
+
+
+def events_in_full(rate: float, usual: int) -> int:
+    """Return how many events, about `usual`, make use of the whole rate.
+
+    The mean flag rate of a conformal threshold is k / (n + 1), k a whole number: of 1,233 events
+    and a rate of 0.001 it is 0.00081, of 999 it is 0.001, and the others are better fitted to.
+    """
+    flagged = math.floor(rate * (usual + 1) * (1 + 1e-9))
+    return events_needed(rate, max(1, flagged))
 
 
 def rows_needed(rate: float) -> int:
@@ -50,19 +76,30 @@ def rows_needed(rate: float) -> int:
     return rows
 
 
-def plan_calibration(rows: int, requested: float | None) -> CalibrationPlan:
+def plan_calibration(
+    rows: int, requested: float | None, *, extrapolate: bool = False
+) -> CalibrationPlan:
     """Choose the flag rate and the number of calibration events for a data set of `rows`.
 
+    `extrapolate`: a requested rate that no calibration score bears out is allowed.
+
     Raises:
-        SettingsError: the requested rate needs more rows.
+        SettingsError: the requested rate needs more rows, or there is none to extrapolate to.
         DataError: no rate of the ladder is within reach.
     """
+    if extrapolate and requested is None:
+        raise SettingsError("--extrapolate goes with a rate; wanted --target-flag-rate beside it")
     most = math.floor(rows * CALIBRATE_SHARE_MAX)
     rates: Sequence[float] = DEFAULT_FLAG_RATES if requested is None else (requested,)
     for rate in rates:
         if events_needed(rate) <= most:
             usual = math.floor(rows * CALIBRATE_SHARE)
-            return CalibrationPlan(rate, requested, max(usual, events_needed(rate)))
+            return CalibrationPlan(rate, requested, events_in_full(rate, usual))
+    reaches = requested is not None and events_for_tail(requested) <= most
+    if extrapolate and requested is not None and reaches:
+        # A tail is known no better than its excesses are many.
+        events = max(math.floor(rows * CALIBRATE_SHARE), min(most, EVENTS_MAX))
+        return CalibrationPlan(requested, requested, events, extrapolates=True)
     easiest = rates[-1]
     saw = (
         f"{rows:,} usable row(s), of which at most {most:,} calibrate; a flag rate of {easiest:g} "
@@ -74,6 +111,10 @@ def plan_calibration(rows: int, requested: float | None) -> CalibrationPlan:
     way_out = (
         f"ask for {supported[0]} or more" if supported else "nothing smaller than 0.05 will do"
     )
+    if extrapolate:
+        way_out += f" (to extrapolate takes {events_for_tail(requested):,} calibration events)"
+    elif reaches:
+        way_out += ", or --extrapolate to it by a fitted tail, which no event bears out"
     raise SettingsError(
         f"--target-flag-rate {requested:g} is out of reach: {saw}. Nothing was trained; bring "
         f"more normal events, or {way_out}"
@@ -85,44 +126,23 @@ def calibrate(scores: Floats, plan: CalibrationPlan) -> tuple[Calibration, Thres
 
     Raises:
         DataError: too few of the events have a score, as happens if what they hold is constant
-            among the fit rows.
+            among the fit rows; or a tail was planned, and none fits.
     """
     scored = scores[np.isfinite(scores)]
-    if len(scored) < events_needed(plan.target_flag_rate):
+    if len(scored) < plan.fewest:
         raise DataError(
             f"{len(scored):,} of {len(scores):,} calibration events hold a feature that varies "
             f"among the fit rows; a flag rate of {plan.target_flag_rate:g} takes "
-            f"{events_needed(plan.target_flag_rate):,}. Nothing was sealed; bring more normal "
-            "events whose features vary"
+            f"{plan.fewest:,}. Nothing was sealed; bring more normal events whose features vary"
         )
     calibration = Calibration.of(scored)
+    if plan.extrapolates:
+        tail = fit_tail(calibration, plan.target_flag_rate)
+        calibration = replace(calibration, tail=tail)
     threshold = Threshold(
         value=calibration.threshold(plan.target_flag_rate),
         target_flag_rate=plan.target_flag_rate,
         requested_flag_rate=plan.requested,
+        rule="generalised_pareto" if plan.extrapolates else "conformal",
     )
     return calibration, threshold
-
-
-def false_alarms(calibration: Calibration, rate: float) -> str:
-    """Return what a target flag rate means, in false alarms.
-
-    With k of n calibration events at or above the threshold, the flag rate on new normal events
-    is distributed as Beta(k, n + 1 - k), whose mean is k / (n + 1), if scores do not tie (Vovk,
-    Conditional validity of inductive conformal predictors, 2013). The quantiles come from draws
-    of a fixed seed: good to the digits that are shown.
-    """
-    k, n = calibration.flagged_max(rate), calibration.n
-    draws = np.random.default_rng(0).beta(k, n + 1 - k, 200_000)
-    low, high = (float(quantile) * 1e6 for quantile in np.quantile(draws, [0.05, 0.95]))
-    return (
-        f"about {k / (n + 1) * 1e6:,.0f} false alarms per million normal events ({k:,} in "
-        f"{n + 1:,}); with nine chances in ten, as far as {n:,} calibration events can tell, "
-        f"{_rounded(low, high - low)} to {_rounded(high, high - low)}"
-    )
-
-
-def _rounded(number: float, spread: float) -> str:
-    """Return `number` to two digits of itself, or of `spread` where that shows more."""
-    last = math.floor(math.log10(min(number, spread))) - 1
-    return f"{round(number, -last):,.{max(0, -last)}f}"

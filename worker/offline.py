@@ -17,6 +17,7 @@ from schemas.contract import ModelRefused
 from schemas.datafiles import FileOptions
 from schemas.errors import DataError, SettingsError
 from schemas.event import EventLayout, TimestampKind
+from schemas.false_alarms import per_day
 from worker.model import Model, ModelOptions, open_model
 from worker.score_file import score_file
 
@@ -41,6 +42,10 @@ class CheckSettings(_Command):
     """Say whether a model file is fit to serve here: exit 0, or 1 with the reason."""
 
     model_config = SettingsConfigDict(cli_prog_name="odradek-worker check")
+
+    events_per_second: Annotated[float, Field(gt=0, le=1e12)] | None = Field(
+        None, description="How many are to be scored; says the false alarms a day."
+    )
 
 
 class ScoreSettings(_Command):
@@ -73,13 +78,16 @@ def check(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"{settings.model} is refused: {refusal}\n")
         return 1
     contract = model.contract
+    rate, calibration = contract.threshold.target_flag_rate, contract.calibration
+    ground = "extrapolated from" if contract.threshold.extrapolates else "from"
     sys.stdout.write(
         f"{settings.model} is fit to serve on {model.provider}: {contract.name} "
         f"{contract.version}, {len(contract.features)} features, threshold "
-        f"{contract.threshold.value:.6g} for a flag rate of "
-        f"{contract.threshold.target_flag_rate:g} from {contract.calibration.n:,} calibration "
-        f"events, digest {model.digest}\n"
+        f"{contract.threshold.value:.6g} for a flag rate of {rate:g} {ground} "
+        f"{calibration.n:,} calibration events, digest {model.digest}\n"
     )
+    if settings.events_per_second is not None:
+        sys.stdout.write(f"{per_day(calibration, rate, settings.events_per_second)}\n")
     return 0
 
 

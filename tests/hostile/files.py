@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from schemas.contract import CONTRACT_KEY, GoldenBatch
 from schemas.digest import DIGEST_KEY, stamp
-from tests.builders import Recipe, a_contract, a_graph, a_sealed_model, seal
+from tests.builders import Recipe, a_contract, a_graph, a_sealed_model, an_extrapolation, seal
 
 RECIPE = Recipe()
 
@@ -34,6 +34,14 @@ def with_contract(change: Callable[[dict], object]) -> bytes:
     """A well-sealed file with other JSON for its contract."""
     graph = a_graph(RECIPE)
     contract = json.loads(a_contract(RECIPE, graph).to_json())
+    change(contract)
+    return seal(graph, json.dumps(contract, sort_keys=True, separators=(",", ":")))
+
+
+def with_tail(change: Callable[[dict], object]) -> bytes:
+    """A well-sealed file that extrapolates, with other JSON for its contract."""
+    graph = a_graph(RECIPE)
+    contract = json.loads(a_contract(RECIPE, graph, **an_extrapolation(RECIPE)).to_json())
     change(contract)
     return seal(graph, json.dumps(contract, sort_keys=True, separators=(",", ":")))
 
@@ -195,6 +203,28 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a rate that its calibration cannot support": (
         lambda: with_contract(lambda c: c["threshold"].update(target_flag_rate=1e-6)),
         "199 calibration scores cannot support a rate of 1e-06",
+    ),
+    "a rule that nobody knows": (
+        lambda: with_contract(lambda c: c["threshold"].update(rule="three_sigma")),
+        "Invalid enum value 'three_sigma'",
+    ),
+    "an extrapolation that calls itself conformal": (
+        lambda: with_tail(lambda c: c["threshold"].update(rule="conformal")),
+        "the threshold's rule is 'conformal', and there is a tail",
+    ),
+    "an extrapolation whose tail is gone": (
+        lambda: with_tail(lambda c: c["calibration"].pop("tail")),
+        "the threshold's rule is 'generalised_pareto', and there is no tail",
+    ),
+    "a tail with a step too few": (
+        lambda: with_tail(
+            lambda c: c["calibration"]["tail"].update(values=c["calibration"]["tail"]["values"][4:])
+        ),
+        "the tail's lengths differ",
+    ),
+    "a threshold that its tail does not give": (
+        lambda: with_tail(_threshold(5.0)),
+        "the threshold is 5.0; its rule gives",
     ),
     "a feature twice": (
         lambda: with_contract(lambda c: c["features"][0].update(name="x1")),

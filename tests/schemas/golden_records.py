@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from schemas.calibration import Calibration
+from schemas.calibration import Calibration, Tail
 from schemas.contract import Contract, Feature, GoldenBatch, ScoreTolerance, Threshold
 from schemas.dead_letter import DEAD_LETTER_VERSION, DeadLetter, Reason
 from schemas.event import EventLayout
@@ -76,6 +77,26 @@ CONTRACT = Contract(
     holds_training_rows=False,
     training={"seed": 1, "versions": {"torch": "2.15.0"}},
 )
+TAIL = Tail(
+    values=np.array([1.5, 3.5, 9.0], "<f4").tobytes(),
+    p_values=np.array([0.5, 0.125, 0.03125], "<f8").tobytes(),
+    excesses=1,
+    scale="log_score",
+    shape=-0.25,
+    fit_p_value=0.5,
+    flag_rate_low=0.0,
+    flag_rate_high=0.375,
+)
+EXTRAPOLATING = msgspec.structs.replace(
+    CONTRACT,
+    threshold=Threshold(
+        value=3.5,
+        target_flag_rate=0.125,
+        requested_flag_rate=0.125,
+        rule="generalised_pareto",
+    ),
+    calibration=msgspec.structs.replace(CONTRACT.calibration, tail=TAIL),
+)
 
 
 def records() -> dict[str, bytes]:
@@ -88,6 +109,7 @@ def records() -> dict[str, bytes]:
         "dead_letter_stub.headers": _headers(LETTER.as_stub(b"x" * 100_000)),
         "dead_letter_again.headers": _headers(AGAIN),
         "contract.json": CONTRACT.to_json().encode(),
+        "contract_extrapolating.json": EXTRAPOLATING.to_json().encode(),
     }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from schemas import calibration as module
-from schemas.calibration import Calibration
+from schemas.calibration import Calibration, Tail
 
 # Few distinct values, so that ties are common; and any float32 beside them.
 TIED = st.integers(0, 5).map(float)
@@ -66,8 +68,78 @@ def test_a_rate_that_the_sample_cannot_support_is_refused(held_out, rate):
     if calibration.smallest_rate <= rate < 1:
         assert calibration.threshold(rate) in calibration.scores
     else:
-        with pytest.raises(ValueError, match=r"needs 1/\(n \+ 1\) <= rate < 1, and n is"):
+        with pytest.raises(ValueError, match=r"is not within .* to 1, which .* scores support"):
             calibration.threshold(rate)
+
+
+@st.composite
+def extrapolating(draw) -> Calibration:
+    """A calibration with any tail that the format allows."""
+    calibration = Calibration.of(draw(SCORES))
+    level = draw(st.sampled_from(calibration.scores.tolist()))
+    beyond = draw(st.lists(ANY.filter(lambda score: score > level), max_size=9, unique=True))
+    lower = float(calibration.p_values(np.nextafter(np.float32(level), np.float32(np.inf))))
+    p_values = st.floats(1e-300, lower, exclude_max=True)
+    falling = draw(st.lists(p_values, min_size=len(beyond), max_size=len(beyond), unique=True))
+    tail = Tail(
+        values=np.array([level, *sorted(beyond)], "<f4").tobytes(),
+        p_values=np.array([lower, *sorted(falling, reverse=True)], "<f8").tobytes(),
+        excesses=100,
+        scale="score",
+        shape=0.0,
+        fit_p_value=0.5,
+        flag_rate_low=0.0,
+        flag_rate_high=0.1,
+    )
+    return replace(calibration, tail=tail)
+
+
+@given(extrapolating(), SCORES, st.data())
+def test_beyond_the_calibration_a_tail_keeps_threshold_and_p_value_together(
+    calibration, scores, data
+):
+    assert not list(calibration.complaints())
+    steps, p_values = calibration.tail.steps
+    given = data.draw(st.sampled_from(p_values.tolist()) | st.floats(calibration.reach, 0.999))
+    assume(calibration.reach <= given < 1)
+    threshold = np.float32(calibration.threshold(given))
+    largest = np.finfo(np.float32).max
+    seen = np.array([*scores, *calibration.scores, *steps, threshold, -largest], np.float32)
+    seen = np.concatenate([seen, np.nextafter(seen, largest), [largest, np.inf]])
+    np.testing.assert_array_equal(seen > threshold, calibration.p_values(seen) <= given)
+
+
+@given(extrapolating(), SCORES)
+def test_a_tail_changes_no_p_value_up_to_its_level_and_none_rises(calibration, scores):
+    level = calibration.tail.steps[0][0]
+    seen = np.sort(np.array([*scores, *calibration.scores], np.float32))
+    p_values = calibration.p_values(seen)
+    body = seen <= level
+    conformal = replace(calibration, tail=msgspec.UNSET).p_values(seen)
+    np.testing.assert_array_equal(p_values[body], conformal[body])
+    assert (np.diff(p_values) <= 0).all()
+    assert p_values.min() >= calibration.reach > 0
+
+
+def test_each_step_of_a_tail_holds_above_its_value_and_up_to_the_next():
+    calibration = replace(
+        Calibration.of([1, 2, 3]),
+        tail=Tail(
+            values=np.array([2, 4, 8], "<f4").tobytes(),
+            p_values=np.array([0.5, 0.1, 0.01], "<f8").tobytes(),
+            excesses=1,
+            scale="score",
+            shape=0.0,
+            fit_p_value=0.5,
+            flag_rate_low=0.0,
+            flag_rate_high=0.1,
+        ),
+    )
+    assert calibration.p_values([1, 2, 3, 4, 5, 8, 9]).tolist() == [
+        1.0, 0.75, 0.5, 0.5, 0.1, 0.1, 0.01,
+    ]  # fmt: skip
+    assert (calibration.threshold(0.1), calibration.threshold(0.05)) == (4, 8)
+    assert (calibration.smallest_rate, calibration.reach) == (0.25, 0.01)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import category as category_module
 from schemas import contract as module
 from schemas import digest as digest_module
 from schemas.calibration import Calibration
@@ -26,10 +27,17 @@ from schemas.contract import (
 from schemas.digest import stamp, verified_digest
 from schemas.event import EventLayout
 from tests.builders import a_sealed_model
-from tests.schemas.golden_records import CONTRACT
+from tests.schemas.golden_records import CONTRACT, EXTRAPOLATING, TAIL
 
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 PATHS = st.lists(WORDS, min_size=1, max_size=3).map(tuple)
+KINDS = st.just({}) | st.fixed_dictionaries(
+    {
+        "kind": st.just("category"),
+        "categories": st.lists(WORDS, min_size=1, max_size=3, unique=True).map(tuple),
+        "unseen": st.sampled_from(["other", "refuse"]),
+    }
+)
 
 
 @st.composite
@@ -51,6 +59,7 @@ def contracts(draw) -> Contract:
                 path=path,
                 unit=draw(st.none() | WORDS),
                 missing=draw(st.sampled_from(["mask", "refuse"])),
+                **draw(KINDS),
             )
             for name, path in zip(
                 draw(st.lists(WORDS, min_size=width, max_size=width, unique=True)),
@@ -98,6 +107,19 @@ def threshold(**changes: Any) -> Threshold:
     return msgspec.structs.replace(CONTRACT.threshold, **changes)
 
 
+def tailed(**changes: Any) -> Contract:
+    tail = msgspec.structs.replace(TAIL, **changes)
+    calibration = msgspec.structs.replace(CONTRACT.calibration, tail=tail)
+    return msgspec.structs.replace(EXTRAPOLATING, calibration=calibration)
+
+
+def table(values: list[float], p_values: list[float]) -> dict[str, bytes]:
+    return {
+        "values": np.array(values, "<f4").tobytes(),
+        "p_values": np.array(p_values, "<f8").tobytes(),
+    }
+
+
 FLOATS = np.array([0.5, 1.5, 2.5], "<f4")
 INCONSISTENT: dict[str, tuple[Contract, str]] = {
     "no features": (changed(features=()), "it names 0 features"),
@@ -113,6 +135,34 @@ INCONSISTENT: dict[str, tuple[Contract, str]] = {
         "path is empty or occurs twice",
     ),
     "an empty path": (changed(features=feature(0, path=())), "path is empty or occurs twice"),
+    "a category without texts": (
+        changed(features=feature(0, kind="category")),
+        "of the feature 'amount', it has 0 categories; wanted 1 to 1,024",
+    ),
+    "too many categories": (
+        changed(features=feature(0, kind="category", categories=tuple(map(str, range(1025))))),
+        "it has 1,025 categories",
+    ),
+    "a category twice": (
+        changed(features=feature(0, kind="category", categories=("a", "b", "a"))),
+        "a category occurs twice",
+    ),
+    "an empty category": (
+        changed(features=feature(0, kind="category", categories=("a", ""))),
+        "a category is empty or longer than 256 characters",
+    ),
+    "a long category": (
+        changed(features=feature(0, kind="category", categories=("a" * 257,))),
+        "a category is empty or longer than 256 characters",
+    ),
+    "a number with categories": (
+        changed(features=feature(0, categories=("a",))),
+        "a number has categories, or a policy for unseen ones",
+    ),
+    "a number with a policy for unseen ones": (
+        changed(features=feature(1, unseen="refuse")),
+        "a number has categories, or a policy for unseen ones",
+    ),
     "no calibration": (changed(calibration=Calibration(values=b"")), "lengths differ"),
     "half a calibration score": (changed(calibration=Calibration(values=b"\x00" * 5)), "lengths"),
     "counts of another length": (
@@ -153,6 +203,71 @@ INCONSISTENT: dict[str, tuple[Contract, str]] = {
     ),
     "a rate of one": (changed(threshold=threshold(target_flag_rate=1.0)), "cannot support"),
     "another threshold": (changed(threshold=threshold(value=2.0)), "its rule gives 2.5"),
+    "a tail under the conformal rule": (
+        changed(calibration=EXTRAPOLATING.calibration),
+        "the threshold's rule is 'conformal', and there is a tail",
+    ),
+    "the rule of a tail without one": (
+        changed(threshold=threshold(rule="generalised_pareto")),
+        "the threshold's rule is 'generalised_pareto', and there is no tail",
+    ),
+    "a tail for a rate that needs none": (
+        msgspec.structs.replace(
+            EXTRAPOLATING,
+            threshold=msgspec.structs.replace(
+                EXTRAPOLATING.threshold, target_flag_rate=0.5, value=1.5
+            ),
+        ),
+        "the threshold's rule is 'generalised_pareto', and its rate, 0.5, needs no tail",
+    ),
+    "a rate that a tail does not reach": (
+        msgspec.structs.replace(
+            EXTRAPOLATING,
+            threshold=msgspec.structs.replace(EXTRAPOLATING.threshold, target_flag_rate=1e-4),
+        ),
+        "3 calibration scores cannot support a rate of 0.0001",
+    ),
+    "an extrapolated threshold that its tail does not give": (
+        msgspec.structs.replace(
+            EXTRAPOLATING, threshold=msgspec.structs.replace(EXTRAPOLATING.threshold, value=4.0)
+        ),
+        "the threshold is 4.0; its rule gives 3.5",
+    ),
+    "a tail of nothing": (tailed(values=b"", p_values=b""), "the tail's lengths differ"),
+    "a tail cut short": (tailed(p_values=TAIL.p_values[:-8]), "the tail's lengths differ"),
+    "half a step of a tail": (tailed(values=b"\x00" * 5), "the tail's lengths differ"),
+    "a tail that goes back": (
+        tailed(**table([1.5, 3.5, 3.5], [0.5, 0.1, 0.01])),
+        "the tail's values are not finite and ascending",
+    ),
+    "a tail without end": (
+        tailed(**table([1.5, 3.5, np.inf], [0.5, 0.1, 0.01])),
+        "the tail's values are not finite and ascending",
+    ),
+    "a tail whose p-values rise": (
+        tailed(**table([1.5, 3.5, 9], [0.5, 0.01, 0.1])),
+        "the tail's p-values are not within 0 to 1 and descending",
+    ),
+    "a tail with a p-value of nothing": (
+        tailed(**table([1.5, 3.5, 9], [0.5, 0.1, 0.0])),
+        "the tail's p-values are not within 0 to 1 and descending",
+    ),
+    "a tail with a p-value that is none": (
+        tailed(**table([1.5, 3.5, 9], [0.5, np.nan, 0.1])),
+        "the tail's p-values are not within 0 to 1 and descending",
+    ),
+    "a tail that begins at no score": (
+        tailed(**table([1.25, 3.5, 9], [0.5, 0.1, 0.01])),
+        "does not begin at a calibration score, below its p-value",
+    ),
+    "a tail that begins above its score's p-value": (
+        tailed(**table([1.5, 3.5, 9], [0.75, 0.1, 0.01])),
+        "does not begin at a calibration score, below its p-value",
+    ),
+    "a flag rate out of order": (
+        tailed(flag_rate_low=0.3, flag_rate_high=0.2),
+        "the tail's flag rates are not within 0 to 1 and ascending",
+    ),
     "no golden rows": (changed(golden=GoldenBatch(features=b"", scores=b"")), "golden batch"),
     "a golden row too short": (
         changed(golden=GoldenBatch(features=b"\x00" * 4, scores=b"\x00" * 4)),
@@ -179,6 +294,29 @@ def test_too_many_features_are_refused(monkeypatch):
         CONTRACT.check()
 
 
+def test_too_long_lists_of_categories_are_refused(monkeypatch):
+    monkeypatch.setattr(category_module, "CATEGORY_CHARS_TOTAL_MAX", 5)
+    contract = changed(features=feature(0, kind="category", categories=("abc", "def")))
+    with pytest.raises(ModelRefused, match="its categories have 6 characters in all; wanted at"):
+        contract.check()
+
+
+def test_a_reader_from_before_categories_refuses_a_contract_with_one():
+    """Which is why the format's version did not rise: it knew the kind `number` alone."""
+
+    class Before(msgspec.Struct):
+        name: str
+        kind: Literal["number"] = "number"
+
+    contract = changed(features=feature(0, kind="category", categories=("a",)))
+    contract.check()
+    features = json.loads(contract.to_json())["features"]
+    with pytest.raises(msgspec.ValidationError, match="kind"):
+        msgspec.convert(features, list[Before])
+    numbers = json.loads(CONTRACT.to_json())["features"]
+    assert len(msgspec.convert(numbers, list[Before])) == len(numbers)
+
+
 def edited(**changes: Any) -> str:
     return json.dumps({**json.loads(CONTRACT.to_json()), **changes})
 
@@ -194,7 +332,7 @@ def edited(**changes: Any) -> str:
         (edited(format="other"), "its format is 'other'; wanted 'odradek-sealed-model'"),
         (edited(format_version=2), "its format version is 2; this program reads version 1"),
         (edited(format_version="1"), "its contract cannot be read"),
-        (edited(features=[{"name": "a", "path": ["a"], "kind": "category"}]), "cannot be read"),
+        (edited(features=[{"name": "a", "path": ["a"], "kind": "image"}]), "cannot be read"),
         (edited(threshold={"value": None, "target_flag_rate": 0.25}), "cannot be read"),
         (edited(calibration={"values": "not base64!"}), "cannot be read"),
         (edited(golden=None), "cannot be read"),
@@ -205,6 +343,25 @@ def test_what_is_no_contract_is_refused(text, why):
     with pytest.raises(ModelRefused) as refused:
         Contract.from_json(text)
     assert why in str(refused.value)
+
+
+def test_an_extrapolation_comes_back_as_it_was():
+    assert Contract.from_json(EXTRAPOLATING.to_json()) == EXTRAPOLATING
+    assert "tail" not in CONTRACT.to_json()
+
+
+def test_a_reader_from_before_tails_refuses_a_contract_with_one():
+    """So that the format's version need not rise: nobody takes it for a conformal one."""
+
+    class EarlierThreshold(msgspec.Struct):
+        value: float
+        target_flag_rate: float
+        requested_flag_rate: float | None
+        rule: Literal["conformal"] = "conformal"
+
+    written = msgspec.json.encode(EXTRAPOLATING.threshold)
+    with pytest.raises(msgspec.ValidationError, match="Invalid enum value 'generalised_pareto'"):
+        msgspec.json.decode(written, type=EarlierThreshold)
 
 
 def test_unknown_keys_of_training_are_kept_and_ignored():

@@ -14,7 +14,7 @@ import pytest
 
 from schemas.event import Event
 from schemas.json_schemas import RECORDS, schema_text, stored_path
-from schemas.score import encode_score
+from schemas.score import TopFeature, encode_score
 from tests.schemas.golden_records import AGAIN, ANOMALOUS, LETTER, NORMAL, UNSCORABLE
 
 TYPES = {
@@ -84,7 +84,17 @@ def test_a_schema_names_its_version(name):
     assert f"version {RECORDS[name][1]}" in json.loads(schema_text(name))["title"]
 
 
-@pytest.mark.parametrize("score", [NORMAL, ANOMALOUS, UNSCORABLE], ids=lambda score: score.verdict)
+# An unseen category, where the model expects none of those that it knows.
+CATEGORY = msgspec.structs.replace(
+    ANOMALOUS, top_features=[TopFeature("protocol", "gre", None, 1.0)]
+)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [NORMAL, ANOMALOUS, UNSCORABLE, CATEGORY],
+    ids=["normal", "anomalous", "unscorable", "a category"],
+)
 def test_score_records_fit_their_schema(score):
     record = json.loads(encode_score(score))
     assert is_valid("score", record)
@@ -109,6 +119,8 @@ def test_dead_letters_fit_their_schema(letter):
         Event(features=[1.0, None]),
         Event(features={"a": 1.0, "b": None}, event_id=7, timestamp=1.5),
         Event(features=[], event_id="e", timestamp=1),
+        Event(features={"protocol": "tcp", "port": 80}),
+        Event(features=["tcp", None, 1.5]),
     ],
 )
 def test_events_fit_their_schema(event):

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.calibration import Calibration
 from schemas.errors import DataError, SettingsError
+from trainer.bands import flag_count_band, kolmogorov_smirnov
 from trainer.calibrate import (
+    CALIBRATE_SHARE,
+    CALIBRATE_SHARE_MAX,
+    DEFAULT_FLAG_RATES,
     CalibrationPlan,
     calibrate,
     events_needed,
-    false_alarms,
     plan_calibration,
     rows_needed,
 )
@@ -36,14 +38,26 @@ def test_the_rows_needed_are_the_fewest_that_are_not_refused(rate):
         plan_calibration(rows - 1, rate)
 
 
+@given(st.integers(60, 200_000), st.sampled_from(DEFAULT_FLAG_RATES))
+def test_the_calibration_events_make_use_of_the_whole_rate(rows, rate):
+    if math.floor(rows * CALIBRATE_SHARE_MAX) < events_needed(rate):
+        return
+
+    events = plan_calibration(rows, rate).events
+
+    flagged = math.floor(rate * (events + 1) * (1 + 1e-9))
+    assert 0.999 * rate < flagged / (events + 1) <= rate * (1 + 1e-9)
+    assert events <= max(rows * CALIBRATE_SHARE, events_needed(rate))
+
+
 @pytest.mark.parametrize(
     ("rows", "rate", "events"),
     [
-        (100_000, 0.001, 20_000),
+        (100_000, 0.001, 19_999),
         (4_995, 0.001, 999),
         (2_498, 0.001, 999),
         (2_497, 0.002, 499),
-        (1_000, 0.005, 200),
+        (1_000, 0.005, 199),
         (400, 0.01, 99),
         (150, 0.02, 49),
         (48, 0.05, 19),
@@ -92,36 +106,67 @@ def test_the_threshold_and_the_p_values_agree_with_ties(scores, rate):
     assert (flagged == (calibration.p_values(probes) <= rate)).all()
 
 
-def test_a_flag_rate_is_told_in_false_alarms():
-    calibration = Calibration.of(np.arange(999))
+@pytest.mark.parametrize(("events", "rate", "draws"), [(999, 0.001, 12_000), (999, 0.01, 3_000)])
+def test_the_mean_realised_rate_is_within_5_percent_of_the_target(events, rate, draws):
+    """Each calibration is drawn anew; its realised rate is known exactly."""
+    rng = np.random.default_rng(5)
+    plan = CalibrationPlan(rate, rate, events)
+    thresholds = [calibrate(rng.random(events, np.float32), plan)[1].value for _ in range(draws)]
 
-    text = false_alarms(calibration, 0.001)
+    assert 1 - np.mean(thresholds) == pytest.approx(rate, rel=0.05)
 
-    # Beta(1, 999): its 5 % and 95 % quantiles are 1 - .95^(1/999) and 1 - .05^(1/999).
-    low, high = (1e6 * (1 - q ** (1 / 999)) for q in (0.95, 0.05))
-    assert (math.floor(low), math.floor(high)) == (51, 2994)
-    assert text == (
-        "about 1,000 false alarms per million normal events (1 in 1,000); with nine chances in "
-        "ten, as far as 999 calibration events can tell, 51 to 3,000"
+
+def test_p_values_of_fresh_normal_events_are_uniform():
+    """As uniform as two samples of one distribution are; not so once the events have moved."""
+    rng = np.random.default_rng(6)
+    calibration = calibrate(rng.chisquare(5, 4_000), CalibrationPlan(0.01, 0.01, 4_000))[0]
+    fresh, moved = rng.chisquare(5, 20_000), 1.1 * rng.chisquare(5, 20_000)
+
+    assert kolmogorov_smirnov(calibration.scores, fresh).chance > 0.05
+    assert kolmogorov_smirnov(calibration.scores, moved).chance < 1e-4
+    p_values = calibration.p_values(fresh)
+    for share in (0.001, 0.01, 0.1, 0.5, 0.9):
+        band = flag_count_band(calibration.flagged_max(share), 4_000, 20_000, tests=5)
+        assert band.holds(float((p_values <= share).sum()))
+
+
+def test_an_extrapolation_is_planned_only_where_it_is_asked_for_and_needed():
+    assert plan_calibration(10_000, 1e-5, extrapolate=True) == CalibrationPlan(
+        1e-5, 1e-5, 4_000, extrapolates=True
     )
+    assert plan_calibration(10_000, 0.001, extrapolate=True) == CalibrationPlan(0.001, 0.001, 1_999)
+    # As many as a tail can use, and the usual share if that is more.
+    assert plan_calibration(400_000, 1e-6, extrapolate=True).events == 100_000
+    assert plan_calibration(1_000_000, 1e-7, extrapolate=True).events == 200_000
 
 
-@pytest.mark.parametrize(
-    ("n", "rate", "said"),
-    [
-        # 3 / 301, and not the 10,000 that were asked for.
-        (300, 0.01, "about 9,967 false alarms per million normal events (3 in 301)"),
-        # 0.3 * 10 is 2.9999999999999996 in floating point, and the rule's own division says 3.
-        (9, 0.3, "(3 in 10)"),
-        # The interval is narrower than two digits of its ends: 1,000 * 1.645 * .4 / sqrt(n).
-        (199_999, 0.2, "198,500 to 201,500"),
-        (49_999, 0.0002, "(10 in 50,000)"),
-    ],
-)
-def test_false_alarms_are_those_of_the_threshold_in_digits_that_tell(n, rate, said):
-    calibration = Calibration.of(np.arange(n))
+def test_a_rate_that_a_tail_would_reach_is_refused_with_the_way_to_it():
+    with pytest.raises(SettingsError, match=r"or ask for 0\.001 or more, or --extrapolate to it"):
+        plan_calibration(10_000, 1e-5)
+    with pytest.raises(
+        SettingsError, match=r"more \(to extrapolate takes 9,999 calibration events"
+    ):
+        plan_calibration(10_000, 1e-6, extrapolate=True)
+    with pytest.raises(
+        SettingsError, match=r"more \(to extrapolate takes 2,000 calibration events"
+    ):
+        plan_calibration(4_999, 1e-4, extrapolate=True)
 
-    assert said in false_alarms(calibration, rate)
+
+def test_an_extrapolation_to_no_rate_is_refused():
+    with pytest.raises(SettingsError, match="wanted --target-flag-rate beside it"):
+        plan_calibration(10_000, None, extrapolate=True)
+
+
+def test_an_extrapolated_threshold_says_so_and_lies_beyond_all_scores():
+    scores = np.random.default_rng(0).exponential(size=4_000)
+
+    calibration, threshold = calibrate(scores, CalibrationPlan(1e-5, 1e-5, 4_000, True))
+
+    assert threshold.rule == "generalised_pareto"
+    assert threshold.extrapolates
+    assert threshold.value > calibration.scores[-1]
+    assert calibration.p_values(np.nextafter(np.float32(threshold.value), np.float32(99))) == 1e-5
 
 
 def test_events_without_a_score_do_not_calibrate_and_must_leave_enough():

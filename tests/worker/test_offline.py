@@ -10,7 +10,14 @@ import pytest
 
 from schemas.errors import DataError, SettingsError
 from schemas.event import EventLayout
-from tests.builders import Recipe, a_model, a_sealed_model, an_event, records
+from tests.builders import (
+    Recipe,
+    a_model,
+    a_sealed_model,
+    an_event,
+    an_extrapolation,
+    records,
+)
 from worker import offline
 from worker.results import to_results
 
@@ -35,6 +42,31 @@ def test_a_good_model_is_said_to_be_with_what_it_is(model_path, capsys):
     assert "is fit to serve on cpu: stand-in 1, 3 features, threshold" in out
     assert "for a flag rate of 0.1 from 199 calibration events, digest" in out
     assert re.search(r"digest [0-9a-f]{64}$", out.strip())
+
+
+def test_check_says_the_false_alarms_a_day(model_path, capsys):
+    assert offline.check([str(model_path), "--events-per-second", "2000"]) == 0
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.startswith("about 17,300,000 false alarms a day at 2,000 normal events a second;")
+    assert "with nine chances in ten 12,000,000 to 24,000,000" in said
+
+
+def test_check_says_that_a_threshold_is_extrapolated(tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(a_sealed_model(**an_extrapolation(Recipe())))
+    assert offline.check([str(path), "--events-per-second", "1"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "for a flag rate of 0.0001 extrapolated from 199 calibration events, digest" in first
+    assert second == (
+        "about 8.64 false alarms a day at 1 normal events a second; with nine chances in ten "
+        "0.86 to 35, by extrapolation"
+    )
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "inf", "nan", "many"])
+def test_a_rate_of_events_that_is_none_is_the_users_mistake(rate, model_path):
+    with pytest.raises(SettingsError, match="events_per_second: "):
+        offline.check([str(model_path), "--events-per-second", rate])
 
 
 def test_json_lines_come_out_as_the_worker_would_score_them(model_path, tmp_path, capsys):

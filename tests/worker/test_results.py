@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.dead_letter import DETAIL_CHARS_MAX, DeadLetter, Reason
 from schemas.score import Score, UnscorableReason, decode_score
-from tests.builders import Recipe, a_model, an_event, records
+from tests.builders import Recipe, a_model, an_event, an_extrapolation, records
 from tests.schemas.bad_events import BAD_EVENTS
 from worker.model import Model, Scored
 from worker.results import judge, to_results
@@ -50,6 +50,32 @@ def test_verdict_and_p_value_agree_and_what_is_not_finite_is_never_normal(scores
         else:
             assert (verdict == "anomalous") == (score > THRESHOLD) == (p_value <= 0.1)
             assert verdict in ("normal", "anomalous")
+
+
+EXTRAPOLATING = a_model(**an_extrapolation(Recipe()))
+LARGEST = np.finfo(np.float32).max
+
+
+@given(st.lists(st.floats(width=32), max_size=30), st.integers(0, 19))
+def test_they_agree_as_well_where_a_tail_extrapolates(scores, step):
+    contract = EXTRAPOLATING.contract
+    threshold = np.float32(contract.threshold.value)
+    near = [threshold, np.nextafter(threshold, LARGEST), np.nextafter(threshold, -LARGEST)]
+    known = contract.calibration.tail.steps[0][step]
+    scores = np.array([*scores, *near, known, np.nextafter(known, LARGEST), LARGEST], np.float32)
+    judged = judge(scores, contract)
+    for score, p_value, verdict in zip(scores, judged.p_values, judged.verdicts, strict=True):
+        if np.isfinite(score):
+            assert (verdict == "anomalous") == (score > threshold) == (p_value <= 1e-4)
+            assert p_value >= contract.calibration.reach
+
+
+def test_a_p_value_below_those_of_the_calibration_comes_from_a_tail_alone():
+    far = score_of(50, 50, 50, model=EXTRAPOLATING)
+    near = score_of(2, 2, 2, model=EXTRAPOLATING)
+    assert (far.verdict, far.p_value) == ("anomalous", 0.25 * 0.5**19)
+    assert (near.verdict, score_of(2, 2, 2).verdict) == ("normal", "anomalous")
+    assert score_of(50, 50, 50).p_value == 1 / 200
 
 
 def test_a_normal_event_is_said_to_be():
