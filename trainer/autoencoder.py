@@ -1,10 +1,11 @@
-"""The network: an autoencoder that learns to give back what normal events look like.
+"""The dense network: an autoencoder that learns to give back what normal events look like.
 
-One family so far, dense and mirrored. Another one (convolutions over objects, recurrences over
-time) is another `nn.Module` from [n, d] to [n, d] in a file beside this one; nothing else here
-needs to know which it is. Every operation used must give a row the same bits in any batch:
-linear layers and elementwise functions do, torch's own LayerNorm does not (its mean is a
-ReduceMean, whose result in onnxruntime depends on the row's place in memory).
+Dense and mirrored; and the parts that it shares with the other families. Those (convolutions,
+recurrences, attention) are other modules from [n, d] to [n, d] in files beside this one;
+`trainer.network` chooses, and nothing else needs to know which it is. Every operation used must
+give a row the same bits in any batch: linear layers and elementwise functions do, torch's own
+LayerNorm does not (its mean is a ReduceMean, whose result in onnxruntime depends on the row's
+place in memory).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 Activation = Literal["leaky_relu", "relu", "tanh", "sigmoid", "silu", "gelu"]
 Normalisation = Literal["none", "batch", "layer"]
 
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
@@ -51,8 +52,8 @@ class Autoencoder(nn.Module):
         def stack(widths: Sequence[int]) -> nn.Sequential:
             layers: list[nn.Module] = []
             for wide, next_wide in pairwise(widths[:-1]):
-                layers += [nn.Linear(wide, next_wide), *_normalisation(normalisation, next_wide)]
-                layers += [_ACTIVATIONS[activation]()]
+                layers += [nn.Linear(wide, next_wide), *normalise(normalisation, next_wide)]
+                layers += [ACTIVATIONS[activation]()]
                 layers += [nn.Dropout(dropout)] if dropout else []
             return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
@@ -73,7 +74,8 @@ def default_bottleneck(data_dim: int) -> int:
     return max(1, round(data_dim / 4))
 
 
-def _normalisation(kind: Normalisation, width: int) -> list[nn.Module]:
+def normalise(kind: Normalisation, width: int) -> list[nn.Module]:
+    """Return what normalises values [n, width]: one module, or none."""
     match kind:
         case "none":
             return []
@@ -84,7 +86,10 @@ def _normalisation(kind: Normalisation, width: int) -> list[nn.Module]:
 
 
 class RowNorm(nn.Module):
-    """Layer normalisation whose means are products with a constant, the same in any batch."""
+    """Layer normalisation of the last axis.
+
+    Its means are products with a constant, which are the same in any batch.
+    """
 
     averager: Tensor
 
