@@ -47,6 +47,11 @@ def epochs_of(rows: int, settings: TrainingSettings) -> int:
     return max(settings.epochs, math.ceil(settings.steps_min / _batches(rows, settings)))
 
 
+def steps_of(rows: int, settings: TrainingSettings) -> int:
+    """Return how many steps those epochs have."""
+    return epochs_of(rows, settings) * _batches(rows, settings)
+
+
 def fit(
     network: nn.Module,
     fit_rows: Prepared,

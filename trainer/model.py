@@ -1,59 +1,186 @@
-"""The model that is fitted by default: transforms, one dense autoencoder, weights of residuals."""
+"""The model that is fitted: columns, transforms, detectors and what brings them together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
 
+from schemas.calibration import Floats
 from schemas.contract import MissingPolicy
 from schemas.datafiles import Table
-from trainer.autoencoder import Autoencoder
-from trainer.data import Parts, per_feature
-from trainer.fit import Curves, epochs_of, fit
+from schemas.errors import DataError
+from trainer.columns import Columns, fit_category
+from trainer.combine import SoftMaximum, Surprise
+from trainer.data import Parts, per_feature, unseen_policies
+from trainer.denoise import POINTS, denoising_network, fit_denoiser
+from trainer.detectors import Neighbours, Norm, Reconstruction, residual_weights, stored_rows
+from trainer.fit import Curves, epochs_of, fit, steps_of
+from trainer.network import build
 from trainer.progress import watch
-from trainer.scorer import Scorer, residual_weights
-from trainer.settings import TrainingSettings
-from trainer.transforms import Choice, FeatureTransform, Transforms, fit_transforms
+from trainer.scorer import Combination, Refusals, Scorer
+from trainer.settings import Detector, TrainingSettings
+from trainer.transforms import Choice, FeatureTransform, Prepared, Transforms, fit_transforms
+from trainer.views import RankGauss, Whitened
 
 
 @dataclass(frozen=True)
 class FittedModel:
-    """What goes into the graph, and how it came about."""
+    """What goes into the graph, and how it came about.
+
+    `transforms` has one entry for each feature, `curves` one for each detector with a network.
+    """
 
     scorer: Scorer
     transforms: tuple[FeatureTransform, ...]
-    curves: Curves
+    curves: dict[str, Curves]
+    stored_rows: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What detectors are fitted to: prepared rows, and the columns' limits and shares.
+
+    `held_out` are the rows that no detector's weights are fitted to.
+    """
+
+    fit: Prepared
+    stop: Prepared
+    held_out: Prepared
+    limit: torch.Tensor
+    share: npt.NDArray[np.float32]
+
+    @property
+    def varying(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.limit > 0)
 
 
 def fit_model(
     table: Table, parts: Parts, policies: Sequence[MissingPolicy], settings: TrainingSettings
 ) -> FittedModel:
-    """Fit the model on the fit rows; the stop rows say when to stop, and weigh the residuals.
+    """Fit the detectors on the fit rows, and bring them together on the combine rows.
 
     Raises:
         DataError: there is nothing to learn in the fit rows.
-        SettingsError: the settings name a feature that is not there, or make the loss diverge.
+        SettingsError: the settings name a feature that is not there, ask for a network that
+            cannot be built, or make the loss diverge.
     """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
+    texts = [
+        len(table.categories[name]) if name in table.categories else None for name in table.names
+    ]
+    columns = Columns(texts)
+    by_feature, by_column = _fit_transforms(table, table.features[parts.fit], columns, settings)
+    transforms = Transforms(by_column, settings.clip)
+
+    def prepare(rows: npt.NDArray[np.int64]) -> Prepared:
+        prepared: Prepared = transforms(torch.from_numpy(columns.rows(table.features[rows])))
+        return prepared
+
+    rows = _Rows(
+        fit=prepare(parts.fit),
+        stop=prepare(parts.stop),
+        held_out=prepare(parts.combine if len(parts.combine) else parts.stop),
+        limit=transforms.limit,
+        share=columns.share.numpy(),
+    )
+    chosen = settings.chosen_detectors()
+    curves: dict[str, Curves] = {}
+    detectors = [_fit_detector(kind, rows, settings, curves) for kind in chosen]
+    combination = None
+    if len(detectors) > 1:
+        raw = _raw_scores(detectors, columns, rows.held_out)
+        combination = Combination(Surprise(raw), SoftMaximum([*chosen.values()]))
+    stored = sum(len(one.rows) for one in detectors if isinstance(one, Neighbours))
+    scorer = Scorer(
+        columns, transforms, detectors, combination, _refusals(table, policies, settings)
+    )
+    return FittedModel(scorer, by_feature, curves, stored)
+
+
+def _refusals(
+    table: Table, policies: Sequence[MissingPolicy], settings: TrainingSettings
+) -> Refusals:
+    unseen = unseen_policies(table, settings.unseen)
+    return Refusals(
+        missing=tuple(policy == "refuse" for policy in policies),
+        unseen=tuple(unseen.get(name) == "refuse" for name in table.names),
+    )
+
+
+def _fit_transforms(
+    table: Table, fit_rows: Floats, columns: Columns, settings: TrainingSettings
+) -> tuple[tuple[FeatureTransform, ...], list[FeatureTransform]]:
+    """Return the transform of each feature, for the record, and of each column."""
     auto: Choice = "auto"
     choices = per_feature(settings.transforms, table.names, auto, "transforms")
-    fitted = fit_transforms(table.features[parts.fit], table.names, choices)
-    transforms = Transforms(fitted, settings.clip)
-    network = Autoencoder(
-        len(table.names),
-        settings.hidden,
-        settings.bottleneck,
-        settings.activation,
-        settings.normalisation,
-        settings.dropout,
-    )
-    fit_rows = transforms(torch.from_numpy(table.features[parts.fit]))
-    stop_rows = transforms(torch.from_numpy(table.features[parts.stop]))
-    with watch(epochs_of(len(parts.fit), settings)) as watcher:
-        curves = fit(network, fit_rows, stop_rows, settings, watcher)
-    weights = residual_weights(transforms, network, fit_rows, stop_rows)
-    refusing = [policy == "refuse" for policy in policies]
-    return FittedModel(Scorer(transforms, network, weights, refusing), fitted, curves)
+    numbers = columns.numbers
+    by_feature: dict[int, FeatureTransform] = {}
+    by_column: list[FeatureTransform] = []
+    if numbers:
+        fitted = fit_transforms(
+            fit_rows[:, numbers],
+            [table.names[place] for place in numbers],
+            [choices[place] for place in numbers],
+            alone=not columns.categories,
+        )
+        by_feature |= zip(numbers, fitted, strict=True)
+        by_column += fitted
+    for place in columns.categories:
+        codes = fit_rows[:, place]
+        codes = codes[~np.isnan(codes)]
+        if not len(codes):
+            raise DataError(
+                f"no fit row has a text for {table.names[place]!r}; wanted some. Leave it out with "
+                f"--drop-column {table.names[place]}"
+            )
+        texts = len(table.categories[table.names[place]])
+        by_column += fit_category(codes, texts)
+        likeliest = float(np.bincount(codes.astype(np.intp)).argmax())
+        by_feature[place] = FeatureTransform("category", likeliest, 1.0, 0.0, 1.0, 0.0, texts)
+    return tuple(by_feature[place] for place in range(len(table.names))), by_column
+
+
+def _fit_detector(
+    kind: Detector, rows: _Rows, settings: TrainingSettings, curves: dict[str, Curves]
+) -> nn.Module:
+    match kind:
+        case "denoiser":
+            network = denoising_network(len(rows.share), settings.width)
+            steps = steps_of(len(rows.fit.network), settings)
+            with watch(POINTS) as watcher:
+                curves[kind] = fit_denoiser(
+                    network, rows.fit, rows.held_out, steps, settings, watcher
+                )
+            # The held-out rows are to say what its scores mean: they must not weigh its residuals.
+            return _reconstruction(network, rows)
+        case "autoencoder":
+            network = build(settings, len(rows.share))
+            with watch(epochs_of(len(rows.fit.network), settings)) as watcher:
+                curves[kind] = fit(network, rows.fit, rows.stop, settings, watcher)
+            return _reconstruction(network, rows, rows.stop)
+        case "neighbours":
+            stored = stored_rows(len(rows.fit.network), settings.stored_rows, settings.seed)
+            some = Prepared(*(part[stored] for part in rows.fit))
+            return Neighbours(Whitened(rows.fit, rows.varying, rows.share), some)
+        case "norm":
+            return Norm(RankGauss(rows.fit, rows.varying), rows.share)
+
+
+def _reconstruction(network: nn.Module, rows: _Rows, *unseen: Prepared) -> Reconstruction:
+    weights = residual_weights(network, rows.limit, rows.share, rows.fit, *unseen)
+    return Reconstruction(network, weights, rows.limit)
+
+
+def _raw_scores(detectors: Sequence[nn.Module], columns: Columns, rows: Prepared) -> Floats:
+    """Return the detectors' raw scores [m, h] of prepared rows."""
+    with torch.no_grad():
+        present = columns.present(rows.present)
+        count = present.sum(1, keepdim=True).clamp(min=1.0)
+        scores = torch.cat([detector(rows, count).score for detector in detectors], dim=1)
+    return np.asarray(scores, np.float32)

@@ -12,6 +12,7 @@ from schemas.datafiles import Table
 from schemas.errors import SettingsError
 from trainer.calibrate import DEFAULT_FLAG_RATES, CalibrationPlan
 from trainer.data import Parts, Quality, rows_digest
+from trainer.fit import Curves
 from trainer.model import FittedModel
 from trainer.settings import TrainingSettings
 
@@ -57,7 +58,11 @@ def training_record(
         "transforms": {
             name: asdict(fitted) for name, fitted in zip(table.names, model.transforms, strict=True)
         },
-        "curves": asdict(model.curves),
+        # Those of the first network are what a reader of one pair of curves shows.
+        "curves": asdict(next(iter(model.curves.values()), Curves((), (), 0))),
+        "curves_by_detector": {name: asdict(curves) for name, curves in model.curves.items()},
+        "detectors": settings.chosen_detectors(),
+        "stored_rows": model.stored_rows,
         "notes": notes(plan),
     }
 

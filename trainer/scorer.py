@@ -1,23 +1,18 @@
 """The module that is exported: raw features in; score, contributions and expected values out.
 
-A feature's residual is its prepared value less the network's reconstruction. A part is the
-residual squared, divided by what it is for normal events (the weight), so that every feature of
-a normal event is expected to give about 1; the score is the mean of the parts over the
-features that are present. Why so:
-
-- The mean over present features keeps a normal event's score near 1 however many features are
-  missing. A sum would make events look more normal the less is known of them, and a plain mean
-  of squared residuals would depend on which ones are missing.
-- A feature that is always reconstructed badly tells little, one that never is tells much.
+Raw features become columns (`trainer.columns`), prepared columns (`trainer.transforms`), then
+every detector looks at them (`trainer.detectors`). One detector's raw score is the score; several
+are brought together by `trainer.combine`. A contribution is the feature's part of the score.
 
 Rules that the contract asks for:
 
 - A row with no feature that varied among the fit rows (none at all, or constants alone, which
-  say nothing), or without one whose policy is `refuse`, scores NaN. Its contributions and
+  say nothing), without one whose policy for missing values is `refuse`, or with an unseen text of
+  a category whose policy for those is, scores NaN. Its contributions and
   expected values stay finite, and mean nothing.
 - Every other row scores finite: infinities end at the limit of `trainer.transforms`.
-- The score is the sum of the contributions by construction, so the format's rule for a score
-  whose parts are all 0 (equal parts) never applies.
+- Contributions add up to the score. A detector's parts are scaled to its share of it; where a
+  detector has a share and no parts, every feature that is present has the same.
 
 Sums over features are products with ones: onnxruntime's ReduceSum gives a row other last bits
 depending on where it lies in memory.
@@ -26,81 +21,111 @@ depending on where it lies in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from trainer.columns import Columns
+from trainer.combine import SoftMaximum, Surprise
+from trainer.detectors import Detected
 from trainer.transforms import Prepared, Transforms
 
-# A residual's variance counts as at least this (prepared features have variance 1): below it,
-# rounding inside the network would be taken for surprise. With 0.1, 0.01 and no weights at all
-# the mean AUC of nine tabular sets was 87.0, 86.7 and 87.1, A->4l's .980, .979 and .979.
-_VARIANCE_MIN = 0.1
+# Parts that add up to less are rounding, and are shared out evenly.
+_PARTS_MIN = 1e-30
 
-# One wild value among the held-out events must not blind the score to its feature; a feature
-# that is there once in ten thousand events, at 100 deviations, is rare and not wild.
-_OUTLIER = 100.0
+
+class Refusals(NamedTuple):
+    """Of each feature, whether a row is refused where it is missing, or its text unseen."""
+
+    missing: tuple[bool, ...]
+    unseen: tuple[bool, ...]
+
+
+class Combination(nn.Module):
+    """What makes one score of several detectors' raw scores."""
+
+    def __init__(self, surprise: Surprise, maximum: SoftMaximum) -> None:
+        super().__init__()
+        self.surprise = surprise
+        self.maximum = maximum
+
+    def forward(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the score [n, 1] and the shares [n, h] of raw scores [n, h]."""
+        score, shares = self.maximum(self.surprise(raw))
+        return score, shares
 
 
 class Scorer(nn.Module):
-    """Transforms, network and weights, as one graph."""
+    """Columns, transforms, detectors and their combination, as one graph."""
 
-    weights: Tensor
     refusing: Tensor
     varying: Tensor
-    ones: Tensor
+    feature_ones: Tensor
+    column_ones: Tensor
 
     def __init__(
         self,
+        columns: Columns,
         transforms: Transforms,
-        network: nn.Module,
-        weights: npt.NDArray[np.float32],
-        refusing: Sequence[bool],
+        detectors: Sequence[nn.Module],
+        combination: Combination | None,
+        refusals: Refusals,
     ) -> None:
+        """Take `combination` for several detectors; None leaves one to speak for itself."""
         super().__init__()
+        self.columns = columns
         self.transforms = transforms
-        self.network = network
-        self.any_refusing = any(refusing)
-        self.register_buffer("weights", torch.from_numpy(weights))
-        self.register_buffer("refusing", torch.tensor(refusing).to(torch.float32)[:, None])
-        self.register_buffer("varying", (transforms.limit > 0).to(torch.float32)[:, None])
-        self.register_buffer("ones", torch.ones(len(weights), 1))
+        self.detectors = nn.ModuleList(detectors)
+        self.combination = combination
+        self.refusals = refusals
+        varying = columns.fold((transforms.limit > 0).to(torch.float32)[None]) > 0
+        refusing = torch.tensor(refusals.missing).to(torch.float32)
+        self.register_buffer("refusing", refusing[:, None])
+        self.register_buffer("varying", varying.to(torch.float32).T)
+        self.register_buffer("feature_ones", torch.ones(len(refusals.missing), 1))
+        self.register_buffer("column_ones", torch.ones(columns.width, 1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return score [n], contributions [n, d] and expected [n, d]."""
-        prepared = self.transforms(features)
-        # What never varied is not left to the network: its reconstruction is the constant.
-        reconstruction = torch.where(
-            self.transforms.limit > 0, self.network(prepared.network), torch.zeros(())
+        prepared = self.transforms(self.columns(features))
+        present = self.columns.present(prepared.present)
+        count = (present @ self.feature_ones).clamp(min=1.0)
+        seen = [detector(prepared, count) for detector in self.detectors]
+        if self.combination is None:
+            score, parts = seen[0].score, seen[0].parts
+        else:
+            score, shares = self.combination(torch.cat([one.score for one in seen], dim=1))
+            parts = score * self._parts(seen, shares, prepared)
+        unscorable = present @ self.varying < 0.5
+        if any(self.refusals.missing):
+            unscorable = unscorable | ((1.0 - present) @ self.refusing > 0.5)
+        for place, texts in enumerate(self.columns.known):
+            if texts is not None and self.refusals.unseen[place]:
+                unscorable = unscorable | (features[:, place : place + 1] >= texts)
+        contributions = self.columns.fold(parts)
+        expected = self.transforms.inverse(_reconstruction(seen, prepared))
+        return (
+            torch.where(unscorable, torch.nan, score).squeeze(1),
+            contributions,
+            self.columns.expected(expected),
         )
-        residual = prepared.exact - reconstruction
-        parts = residual * residual * self.weights * prepared.present
-        count = prepared.present @ self.ones
-        contributions = parts / count.clamp(min=1.0)
-        unscorable = prepared.present @ self.varying < 0.5
-        if self.any_refusing:
-            unscorable = unscorable | ((1.0 - prepared.present) @ self.refusing > 0.5)
-        score = torch.where(unscorable, torch.nan, contributions @ self.ones)
-        return score.squeeze(1), contributions, self.transforms.inverse(reconstruction)
+
+    def _parts(self, seen: Sequence[Detected], shares: Tensor, prepared: Prepared) -> Tensor:
+        """Return each column's share of the score, [n, e] of sum 1 over the present ones."""
+        even = prepared.present / (prepared.present @ self.column_ones).clamp(min=1.0)
+        parts = torch.zeros_like(prepared.present)
+        for place, one in enumerate(seen):
+            total = one.parts @ self.column_ones
+            shared_out = one.parts / total.clamp(min=_PARTS_MIN)
+            shared_out = torch.where(total > _PARTS_MIN, shared_out, even)
+            parts = parts + shares[:, place : place + 1] * shared_out
+        return parts
 
 
-def residual_weights(
-    transforms: Transforms, network: nn.Module, fit_rows: Prepared, stop_rows: Prepared
-) -> npt.NDArray[np.float32]:
-    """Return the weight of each feature: one over the residual's variance on normal events.
-
-    Of the two parts the larger variance counts: the network knows the fit rows, but only they
-    are many enough to show how a rare value looks.
-    """
-    with torch.no_grad():
-        variance = torch.maximum(_variance(network, fit_rows), _variance(network, stop_rows))
-    weights = 1.0 / variance.clamp(min=_VARIANCE_MIN)
-    return np.asarray(torch.where(transforms.limit > 0, weights, torch.ones(())), np.float32)
-
-
-def _variance(network: nn.Module, rows: Prepared) -> Tensor:
-    residual: Tensor = (rows.exact - network(rows.network)).clamp(-_OUTLIER, _OUTLIER)
-    squared = residual * residual * rows.present
-    return squared.sum(0) / rows.present.sum(0).clamp(min=1.0)
+def _reconstruction(seen: Sequence[Detected], prepared: Prepared) -> Tensor:
+    """Return the first reconstruction that there is, else the middle of the fit rows."""
+    for one in seen:
+        if one.reconstruction is not None:
+            return one.reconstruction
+    return torch.zeros_like(prepared.exact)

@@ -96,6 +96,10 @@ def golden_rows(fitted: Sequence[FeatureTransform]) -> Floats:
     draws *= np.geomspace(0.1, 3.0, _GOLDEN_ORDINARY)[:, None]
     # Three widths from a centre may lie beyond float32.
     some = np.clip(centres + draws * widths, -_FLOAT32_MAX, _FLOAT32_MAX)
+    # Codes of a category are whole; the levels below are codes of none.
+    coded = np.array([feature.kind == "category" for feature in fitted])
+    codes = np.abs(np.rint(some)) % (np.array([feature.high for feature in fitted]) + 1.0)
+    some = np.where(coded, codes, some)
     holed = some.copy()
     # Another feature is missing in each row, then every second one from there.
     for row in range(len(holed)):

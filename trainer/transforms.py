@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from schemas.calibration import Floats
 from schemas.errors import DataError
 
-Kind = Literal["standardise", "asinh", "constant"]
+Kind = Literal["standardise", "asinh", "constant", "category"]
 Choice = Literal["auto", "standardise", "asinh"]
 
 HEAVY_TAIL = 20.0
@@ -53,6 +53,7 @@ class FeatureTransform:
     """One feature's way: u = (x - centre) / width; asinh(u) if heavy; then (u - mean) / scale.
 
     `low` and `high` are the range that the fit rows had: what the model expects stays in it.
+    Of a category, whose way is `trainer.columns`: its likeliest code, and its codes' range.
     """
 
     kind: Kind
@@ -64,15 +65,20 @@ class FeatureTransform:
     high: float
 
 
-def fit_feature(values: npt.NDArray[np.float64], choice: Choice = "auto") -> FeatureTransform:
+def fit_feature(
+    values: npt.NDArray[np.float64], choice: Choice | float = "auto"
+) -> FeatureTransform:
     """Fit the transform of one feature to its finite, present values.
 
     `choice` overrides the rule, except that a constant stays one: nothing else can be fitted.
+    A number is what the feature is divided by, and nothing else is done to it.
     """
     low, first, centre, third, high = map(float, np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0]))
     if _is_constant(low, centre, high):
         width = _CONSTANT_WIDTH * (abs(centre) if abs(centre) > _WIDTH_MIN else 1.0)
         return FeatureTransform("constant", centre, width, 0.0, 1.0, low, high)
+    if isinstance(choice, float):
+        return FeatureTransform("standardise", 0.0, choice, 0.0, 1.0, low, high)
     width = (third - first) / _QUARTILES_PER_SIGMA
     if width <= max(_RESOLUTION * abs(centre), _WIDTH_MIN):
         width = max(float(np.abs(values - centre).mean()), _WIDTH_MIN)
@@ -104,12 +110,16 @@ def _tail(values: npt.NDArray[np.float64]) -> float:
 
 
 def fit_transforms(
-    rows: Floats, names: Sequence[str], choices: Sequence[Choice]
+    rows: Floats,
+    names: Sequence[str],
+    choices: Sequence[Choice | float],
+    *,
+    alone: bool = True,
 ) -> tuple[FeatureTransform, ...]:
     """Fit each column's transform, by the rule or by its choice.
 
     Raises:
-        DataError: no column varies, or a column is missing in every row.
+        DataError: the columns are `alone` and none varies, or a column is missing in every row.
     """
     absent = [name for name, column in zip(names, rows.T, strict=True) if np.isnan(column).all()]
     if absent:
@@ -121,7 +131,7 @@ def fit_transforms(
         fit_feature(column[~np.isnan(column)].astype(np.float64), choice)
         for column, choice in zip(rows.T, choices, strict=True)
     )
-    if all(feature.kind == "constant" for feature in fitted):
+    if alone and all(feature.kind == "constant" for feature in fitted):
         raise DataError(
             f"all {len(names):,} columns are constant; wanted at least one that varies, or there "
             "is nothing to learn"

@@ -32,6 +32,9 @@ _ROWS = 1000
 # The last one is the worker's largest batch by default.
 BATCH_SIZES = (1, 7, 64, 1000, 4096)
 _ODD_SIZES = (1, 2, 3, 5, 13, 31, 64, 65, 257)
+# Of rows that have two stored rows equally near, as in tables of few values: another kernel may
+# take the other one. The score is the same, the features that make up the distance are not.
+_TIES_MAX = 0.02
 # The expected values go through an exponential and are shown, not compared with anything.
 _EXPECTED_RELATIVE = 1e-3
 
@@ -79,7 +82,8 @@ def verify(path: Path, module: nn.Module, ordinary: Floats) -> SealedModel:
         # However few rows there are, a full batch of each size is seen.
         tiled = rows if len(rows) >= size else np.resize(rows, (size, rows.shape[1]))
         seen = run(sealed.session, tiled, size)
-        _compare_with_torch(module, tiled, seen, size, contract.score_tolerance)
+        ties_max = _TIES_MAX if contract.holds_training_rows else 0.0
+        _compare_with_torch(module, tiled, seen, size, contract.score_tolerance, ties_max)
     _check_promises(whole, rows)
     return sealed
 
@@ -90,7 +94,12 @@ def _rows(golden: Floats, ordinary: Floats) -> Floats:
 
 
 def _compare_with_torch(
-    module: nn.Module, rows: Floats, seen: Outputs, size: int, tolerance: ScoreTolerance
+    module: nn.Module,
+    rows: Floats,
+    seen: Outputs,
+    size: int,
+    tolerance: ScoreTolerance,
+    ties_max: float,
 ) -> None:
     with torch.no_grad():
         wanted = Outputs(*(part.numpy() for part in module(torch.from_numpy(rows))))
@@ -99,9 +108,13 @@ def _compare_with_torch(
     # A part may be a tiny difference squared: it counts by its place in the score.
     scale = np.nan_to_num(wanted.score, nan=tolerance.scale)[:, None]
     differences = np.abs(wanted.contributions - seen.contributions)
-    of_score = (differences / np.maximum(scale, tolerance.scale)).max()
-    if not np.isfinite(seen.contributions).all() or of_score > 10 * tolerance.relative:
-        raise ModelRefused(f"{where} in the contributions, by {of_score:.2g} of the score")
+    of_score = (differences / np.maximum(scale, tolerance.scale)).max(axis=1)
+    apart = int((of_score > 10 * tolerance.relative).sum())
+    if not np.isfinite(seen.contributions).all() or apart > ties_max * len(rows):
+        raise ModelRefused(
+            f"{where} in the contributions of {apart} of {len(rows)} rows, by up to "
+            f"{of_score.max():.2g} of the score"
+        )
     spread = np.abs(wanted.expected) + np.ptp(wanted.expected, axis=0) + 1e-30
     relative_difference = (np.abs(wanted.expected - seen.expected) / spread).max()
     if not np.isfinite(seen.expected).all() or relative_difference > _EXPECTED_RELATIVE:

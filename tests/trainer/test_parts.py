@@ -26,18 +26,20 @@ def loaded(tmp_path_factory):
     return table, policies, split(len(table), 6, plan_calibration(len(table), None), 0)
 
 
-def fitted(loaded, *changed):
+def fitted(loaded, *changed, settings=TINY):
     """Fit with the rows of the changed parts replaced by others."""
     table, policies, parts = loaded
     features = table.features.copy()
     for part in changed:
         features[getattr(parts, part)] = np.float32(-3) * features[getattr(parts, part)] + 1000
-    return fit_model(replace(table, features=features), parts, policies, TINY)
+    return fit_model(replace(table, features=features), parts, policies, settings)
 
 
-def same_state(first, second):
+def same_state(first, second, of=""):
     ours, theirs = first.scorer.state_dict(), second.scorer.state_dict()
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+    names = [name for name in ours if name.startswith(of)]
+    assert names
+    return all(torch.equal(ours[name], theirs[name]) for name in names)
 
 
 def test_the_calibration_is_of_the_calibrate_rows_alone(sealed, normal_csv):
@@ -57,7 +59,22 @@ def test_the_stop_rows_say_when_to_stop_and_no_more(loaded):
     before, after = fitted(loaded), fitted(loaded, "stop", "calibrate")
 
     assert before.transforms == after.transforms
-    assert before.curves.validation != after.curves.validation
+    assert before.curves["autoencoder"].validation != after.curves["autoencoder"].validation
+
+
+def test_the_combine_rows_say_what_the_detectors_scores_mean_and_no_more(loaded):
+    table, policies, _ = loaded
+    parts = split(len(table), 6, plan_calibration(len(table), None), 0, stops=False, combines=True)
+    several = TrainingSettings(epochs=1, steps_min=20, width=8)
+    before, after = (
+        fitted((table, policies, parts), *changed, settings=several)
+        for changed in ((), ("combine", "calibrate"))
+    )
+
+    assert set(before.curves) == {"denoiser"}
+    assert same_state(before, after, "detectors")
+    assert same_state(before, after, "transforms")
+    assert not same_state(before, after, "combination.surprise")
 
 
 def test_the_fit_rows_change_the_weights_and_the_transforms(loaded):

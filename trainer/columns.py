@@ -1,0 +1,112 @@
+"""Features to columns of numbers, and back: where categories become something to compute with.
+
+A number is one column. A category of K known texts is K + 1 columns of 0 and 1, one for each
+text and the last for any other; a missing value is missing in all of them. A network and its
+residuals are in columns; scores, contributions and expected values are in features.
+
+A column of a category counts as its share of the feature, 1 / (K + 1): prepared columns have
+variance 1, so that a category weighs as much as a number however many texts it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from schemas.calibration import Floats
+from trainer.transforms import FeatureTransform
+
+
+class Columns(nn.Module):
+    """The columns of `len(known)` features; `known[j]` is K of a category, or None of a number."""
+
+    owner: Tensor
+    share: Tensor
+
+    def __init__(self, known: Sequence[int | None]) -> None:
+        super().__init__()
+        self.known = tuple(known)
+        self.numbers = [place for place, texts in enumerate(known) if texts is None]
+        self.categories = [place for place, texts in enumerate(known) if texts is not None]
+        owner = self.numbers + [
+            place for place in self.categories for _ in range(self._width(place))
+        ]
+        self.width = len(owner)
+        one_each = torch.zeros(self.width, len(known))
+        one_each[torch.arange(self.width), torch.tensor(owner)] = 1.0
+        # Without categories nothing is moved, and a large matrix of ones would only cost.
+        self.register_buffer("owner", one_each if self.categories else torch.zeros(0, 0))
+        shares = [1.0 / self._width(place) for place in owner]
+        self.register_buffer("share", torch.tensor(shares))
+
+    def _width(self, place: int) -> int:
+        texts = self.known[place]
+        return 1 if texts is None else texts + 1
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return columns [n, e] of raw features [n, d]; NaN stays where a feature is missing."""
+        if not self.categories:
+            return features
+        blocks = [features[:, self.numbers]] if len(self.numbers) else []
+        for place in self.categories:
+            texts = self._width(place) - 1
+            code = features[:, place : place + 1]
+            known = (code == torch.arange(texts, dtype=torch.float32)).to(torch.float32)
+            # Whatever is no known code is another text. Whole numbers add up exactly, in any order.
+            block = torch.cat([known, 1.0 - known.sum(dim=1, keepdim=True)], dim=1)
+            blocks.append(torch.where(torch.isnan(code), torch.nan, block))
+        return torch.cat(blocks, dim=1)
+
+    def fold(self, columns: Tensor) -> Tensor:
+        """Return the sum over each feature's columns: [n, e] to [n, d]."""
+        return columns @ self.owner if self.categories else columns
+
+    def present(self, present: Tensor) -> Tensor:
+        """Return which features are present, [n, d] of 0 and 1, from columns [n, e] of them."""
+        return self.fold(present * self.share) if self.categories else present
+
+    def expected(self, columns: Tensor) -> Tensor:
+        """Return features [n, d] of columns [n, e] in users' units: a category's likeliest code."""
+        if not self.categories:
+            return columns
+        by_place = {}
+        for column, place in enumerate(self.numbers):
+            by_place[place] = columns[:, column : column + 1]
+        start = len(self.numbers)
+        for place in self.categories:
+            block = columns[:, start : start + self._width(place)]
+            by_place[place] = block.argmax(dim=1, keepdim=True).to(torch.float32)
+            start += self._width(place)
+        return torch.cat([by_place[place] for place in range(len(self.known))], dim=1)
+
+    def rows(self, features: Floats) -> Floats:
+        """Return the columns of an array [n, d] of raw features."""
+        with torch.no_grad():
+            columns: Floats = self(torch.from_numpy(np.ascontiguousarray(features))).numpy()
+        return columns
+
+
+def fit_category(codes: Floats, texts: int) -> list[FeatureTransform]:
+    """Return the transforms of the columns of a category of `texts` known texts.
+
+    A column is standardised by how often its text occurs in `codes`, the fit rows where it is
+    present, each counted once more than it was seen: a text that never came is rare, and not
+    impossible.
+    """
+    seen = np.bincount(np.minimum(codes, texts).astype(np.intp), minlength=texts + 1)
+    shares = (seen + 1.0) / (seen.sum() + texts + 2.0)
+    return [
+        FeatureTransform(
+            kind="standardise",
+            centre=float(share),
+            width=1.0,
+            mean=0.0,
+            scale=float(np.sqrt(share * (1 - share))),
+            low=0.0,
+            high=1.0,
+        )
+        for share in shares
+    ]
