@@ -2,21 +2,31 @@
 
 odradek-trainer fit DATA... --out MODEL.onnx
 odradek-trainer evaluate MODEL.onnx LABELLED [--json]
+odradek-trainer report MODEL.onnx [--labelled LABELLED] [--out report.html]
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
-from schemas.contract import Contract, Feature, GoldenBatch, MissingPolicy, ModelRefused
+from schemas.contract import (
+    Contract,
+    Feature,
+    GoldenBatch,
+    MissingPolicy,
+    ModelRefused,
+    UnseenPolicy,
+)
 from schemas.datafiles import FileOptions, Table
 from schemas.errors import UserError, run_program
 from trainer import data
 from trainer.calibrate import calibrate, plan_calibration
+from trainer.commands import EvaluateCommand, FitCommand, ReportCommand
 from trainer.evaluate import evaluate, read_labelled
 from trainer.export import export
 from trainer.flags import parse
@@ -24,17 +34,19 @@ from trainer.model import fit_model
 from trainer.narrate import say_how_well, say_what_was_made, say_what_was_read
 from trainer.progress import say
 from trainer.provenance import creation_time, training_record
-from trainer.runtime import open_sealed, open_session, run
+from trainer.report import check_page_writable, write_report
+from trainer.report_page.labelled import score_labelled
+from trainer.runtime import SealedModel, open_sealed, open_session, run
 from trainer.seal import check_writable, golden_rows, seal, staged
-from trainer.settings import EvaluateCommand, FitCommand
 from trainer.verify import score_tolerance, verify
 
 # As run_program's for a bug, which this is; but here a traceback would say less than the refusal.
 EXIT_OURS = 1
 
-_COMMANDS: dict[str, type[FitCommand | EvaluateCommand]] = {
+_COMMANDS: dict[str, type[FitCommand | EvaluateCommand | ReportCommand]] = {
     "fit": FitCommand,
     "evaluate": EvaluateCommand,
+    "report": ReportCommand,
 }
 
 
@@ -50,24 +62,36 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     about = "Fit an autoencoder to normal events and seal it into one ONNX file."
-    command: FitCommand | EvaluateCommand = parse("odradek-trainer", about, _COMMANDS, argv)
+    command = parse("odradek-trainer", about, _COMMANDS, argv)
     if isinstance(command, FitCommand):
         try:
             return fit_and_seal(command, creation_time(datetime.now(UTC)))
         except ModelRefused as error:
             return _refused_our_own(error, command)
+    if isinstance(command, ReportCommand):
+        return report_on_sealed(command)
     return evaluate_sealed(command)
 
 
 def fit_and_seal(command: FitCommand, created: datetime) -> int:
     """Train on normal events, write the sealed model and say what it is worth."""
-    check_writable(command.out)
-    table, policies, quality = data.load(command.data, command.options(), command.training.missing)
+    _check_places(command)
+    table, policies, quality = data.load(
+        command.data, command.options(), command.training.missing, command.training.unseen
+    )
     say_what_was_read(table, quality)
-    features = _features(table, policies)
+    features = _features(table, policies, command.training.unseen)
     labelled = _read_labelled(command, features)
-    plan = plan_calibration(len(table), command.target_flag_rate)
-    parts = data.split(len(table), len(features), plan, command.training.seed)
+    plan = plan_calibration(len(table), command.target_flag_rate, extrapolate=command.extrapolate)
+    detectors = command.training.chosen_detectors()
+    parts = data.split(
+        len(table),
+        len(features),
+        plan,
+        command.training.seed,
+        stops="autoencoder" in detectors or len(detectors) == 1,
+        combines=len(detectors) > 1,
+    )
 
     model = fit_model(table, parts, policies, command.training)
 
@@ -86,7 +110,7 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
         calibration=calibration,
         score_tolerance=score_tolerance(session, model.scorer, golden, held_out, calibration),
         golden=GoldenBatch.of(golden, run(session, golden).score),
-        holds_training_rows=False,
+        holds_training_rows=model.stored_rows > 0,
         training=training_record(command.training, table, quality, parts, plan, model),
     )
 
@@ -94,23 +118,73 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
         draft.write_bytes(seal(graph, contract))
         sealed = verify(draft, model.scorer, held_out)
 
-    say_what_was_made(sealed, command.out)
-    if labelled is not None:
-        say_how_well(sealed, labelled, table)
+    say_what_was_made(sealed, command.out, command.events_per_second)
+    _say_more(command, sealed, labelled, table)
     return 0
 
 
 def evaluate_sealed(command: EvaluateCommand) -> int:
     """Evaluate a sealed model on labelled events and print the figures."""
-    try:
-        model = open_sealed(command.model)
-    except ModelRefused as error:
-        raise UserError(f"{command.model} was refused: {error}. Nothing was evaluated") from None
+    model = _open(command.model, "Nothing was evaluated")
     options = command.options(model.contract.layout)
     table = read_labelled(command.labelled, model.contract.features, options)
     result = evaluate(model, table, command.at_tpr)
     print(json.dumps(asdict(result)) if command.as_json else result.text())  # noqa: T201
     return 0
+
+
+def report_on_sealed(command: ReportCommand) -> int:
+    """Write the page about a sealed model."""
+    check_page_writable(command.out, "--out")
+    model = _open(command.model, "Nothing was written")
+    table = None
+    if command.labelled is not None:
+        options = command.options(model.contract.layout)
+        table = read_labelled(command.labelled, model.contract.features, options)
+    _write_page(command.out, model, command.labelled, table)
+    return 0
+
+
+def _open(path: Path, outcome: str) -> SealedModel:
+    try:
+        return open_sealed(path)
+    except ModelRefused as error:
+        raise UserError(f"{path} was refused: {error}. {outcome}") from None
+
+
+def _write_page(
+    out: Path,
+    model: SealedModel,
+    source: Path | None,
+    labelled: Table | None,
+    trained_on: Table | None = None,
+) -> None:
+    """Write the page about a model; `source` is the file that holds the labelled events."""
+    scored = None
+    if labelled is not None and source is not None:
+        seen = None
+        if trained_on is not None:
+            seen = data.rows_in_common(trained_on.features, labelled.features)
+        scored = score_labelled(model, labelled, source.name, seen)
+    write_report(out, model, scored)
+    say(f"{out}: a page about model {model.contract.name} {model.contract.version}")
+
+
+def _check_places(command: FitCommand) -> None:
+    """Check, before an hour of training, that all that it makes will have a place."""
+    check_writable(command.out)
+    if command.report is not None:
+        check_page_writable(command.report, "--report")
+
+
+def _say_more(
+    command: FitCommand, model: SealedModel, labelled: Table | None, trained_on: Table
+) -> None:
+    """Say how well the model does, and write the page about it, where these were asked for."""
+    if labelled is not None:
+        say_how_well(model, labelled, trained_on)
+    if command.report is not None:
+        _write_page(command.report, model, command.labelled, labelled, trained_on)
 
 
 def _refused_our_own(error: ModelRefused, command: FitCommand) -> int:
@@ -123,9 +197,19 @@ def _refused_our_own(error: ModelRefused, command: FitCommand) -> int:
     return EXIT_OURS
 
 
-def _features(table: Table, policies: Sequence[MissingPolicy]) -> tuple[Feature, ...]:
+def _features(
+    table: Table, policies: Sequence[MissingPolicy], unseen: Mapping[str, UnseenPolicy]
+) -> tuple[Feature, ...]:
+    unseen = data.unseen_policies(table, unseen)
     return tuple(
-        Feature(name=name, path=path, missing=policy)
+        Feature(
+            name=name,
+            path=path,
+            kind="category" if name in table.categories else "number",
+            missing=policy,
+            categories=table.categories.get(name, ()),
+            unseen=unseen.get(name, "other"),
+        )
         for name, path, policy in zip(table.names, table.paths, policies, strict=True)
     )
 

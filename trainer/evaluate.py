@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from schemas.contract import Feature
-from schemas.datafiles import FileOptions, Table, read_table
+from schemas.datafiles import FileOptions, Table, read_table, recoded
+from schemas.datafiles.table import Bools
 from schemas.errors import DataError
-from trainer.metrics import average_precision, false_alarms_at, roc_auc, share_above
+from trainer.metrics import Scores, average_precision, false_alarms_at, roc_auc, share_above
 from trainer.runtime import SealedModel, run
 
 
@@ -60,7 +61,8 @@ def read_labelled(path: Path, features: Sequence[Feature], options: FileOptions)
     Raises:
         DataError: the file is wrong, has no labels, or labels of one kind only.
     """
-    table = read_table(path, options, features)
+    known = {f.name: f.categories for f in features if f.kind == "category"}
+    table = recoded(read_table(path, options, features), known)
     if table.labels is None:
         raise DataError(
             f"{path} has no labels; name the column that marks anomalies with --label-column "
@@ -79,9 +81,17 @@ def evaluate(model: SealedModel, table: Table, at_tpr: float) -> Evaluation:
         DataError: the model scores no event of one kind.
     """
     assert table.labels is not None  # noqa: S101  # `read_labelled` saw to it.
-    scores = run(model.session, table.features).score
+    return sum_up(model, run(model.session, table.features).score, table.labels, at_tpr)
+
+
+def sum_up(model: SealedModel, scores: Scores, anomalies: Bools, at_tpr: float) -> Evaluation:
+    """Sum up scores [n] that the model gave; `anomalies` [n] says which are of anomalies.
+
+    Raises:
+        DataError: there is no score of one kind.
+    """
     scored = np.isfinite(scores)
-    normal, anomalous = scores[scored & ~table.labels], scores[scored & table.labels]
+    normal, anomalous = scores[scored & ~anomalies], scores[scored & anomalies]
     if not len(normal) or not len(anomalous):
         raise DataError("the model scores no event of one kind: too many features are missing")
     threshold = model.contract.threshold

@@ -5,12 +5,20 @@ All take the scores of normal events and of anomalies, both finite and at least 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Scores = npt.NDArray[np.floating[Any]]
+Shares = npt.NDArray[np.float64]
+
+
+class RocCurve(NamedTuple):
+    """The shares of both kinds that score at least each level, from (0, 0) to (1, 1); each [m]."""
+
+    fpr: Shares
+    tpr: Shares
 
 
 def roc_auc(normal: Scores, anomalous: Scores) -> float:
@@ -19,6 +27,14 @@ def roc_auc(normal: Scores, anomalous: Scores) -> float:
     below = np.searchsorted(ordered, anomalous, side="left")
     not_above = np.searchsorted(ordered, anomalous, side="right")
     return float((below + not_above).mean() / 2 / len(ordered))
+
+
+def roc_curve(normal: Scores, anomalous: Scores) -> RocCurve:
+    """Return the curve's point at each distinct score, the highest first."""
+    levels = np.unique(np.concatenate([normal, anomalous]))[::-1]
+    fpr = np.append(0.0, _at_least(normal, levels) / len(normal))
+    tpr = np.append(0.0, _at_least(anomalous, levels) / len(anomalous))
+    return RocCurve(fpr, tpr)
 
 
 def average_precision(normal: Scores, anomalous: Scores) -> float:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from msgspec import UNSET
+
+from schemas.calibration import Calibration
+from schemas.contract import Contract, Threshold
 from schemas.datafiles import Table
-from trainer.calibrate import false_alarms
+from schemas.false_alarms import describe_tail, per_day, per_million
 from trainer.data import Quality, rows_in_common, suspicious_columns
 from trainer.evaluate import evaluate
 from trainer.progress import say
@@ -15,6 +22,8 @@ from trainer.transforms import constant_columns
 # In the order in which they are used; the file's record is sorted by name.
 _PARTS = ("fit", "stop", "combine", "calibrate")
 _NAMES_SHOWN = 8
+# Ties that take less than a tenth from the flag rate are lost in its spread.
+_TIED_BELOW_PERCENT = 90
 
 
 def say_what_was_read(table: Table, quality: Quality) -> None:
@@ -38,7 +47,13 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
     if table.ignored:
         say(
             f"warning: {', '.join(table.ignored[:_NAMES_SHOWN])} among the features never holds a "
-            "number, and is ignored; if it should be a feature, write it as a number"
+            "number, and is ignored; if it should be a feature, write it as a number, or name it "
+            f"with --category-column {table.ignored[0]} if it is a category"
+        )
+    for name, rows in quality.categories.items():
+        say(
+            f"the category {name!r} has {len(rows.known):,} known texts; {rows.rare_texts:,} rarer "
+            f"ones, in {rows.rare_rows:,} rows, count as unseen"
         )
     for name in table.collapsed:
         say(
@@ -59,22 +74,72 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
         )
 
 
-def say_what_was_made(model: SealedModel, out: Path) -> None:
+def say_what_was_made(
+    model: SealedModel, out: Path, events_per_second: float | None = None
+) -> None:
     """Print the summary, which is the program's result, after its warnings."""
     contract, training = model.contract, model.contract.training
     rate, tolerance = contract.threshold.target_flag_rate, contract.score_tolerance
     for note in training["notes"]:
         say(f"warning: {note}")
+    if told := tied(contract.calibration, contract.threshold):
+        say(f"warning: {told}")
+    alarms = [f"  {line}\n" for line in _alarms(contract, events_per_second)]
     rows = training["rows"]
     parts = ", ".join(f"{part} {rows[part]:,}" for part in _PARTS if rows[part])
     print(  # noqa: T201
         f"{out}: model {contract.name} {contract.version}, digest {model.digest[:12]}, "
         f"{model.file_bytes:,} bytes\n"
         f"  rows: {parts}; best epoch {training['curves']['best_epoch']}\n"
+        f"{_made_of(training)}"
         f"  scores hold on other machines to {tolerance.relative:g} relative "
         f"(below a score of {tolerance.scale:.3g}: of that)\n"
         f"  threshold {contract.threshold.value:.6g} for a target flag rate of {rate:g}:\n"
-        f"  {false_alarms(contract.calibration, rate)}"
+        + "".join(alarms),
+        end="",
+    )
+
+
+def _alarms(contract: Contract, events_per_second: float | None) -> Iterator[str]:
+    """Yield what the threshold means in false alarms, and on what ground."""
+    calibration, rate = contract.calibration, contract.threshold.target_flag_rate
+    yield per_million(calibration, rate)
+    if events_per_second is not None:
+        yield per_day(calibration, rate, events_per_second)
+    if calibration.tail is not UNSET:
+        yield describe_tail(calibration.tail)
+
+
+def _made_of(training: Mapping[str, Any]) -> str:
+    """Return the lines on a model's detectors, and on the rows that it holds."""
+    several = ", ".join(
+        name if weight == 1 else f"{name} (weight {weight:g})"
+        for name, weight in training["detectors"].items()
+    )
+    held = training["stored_rows"]
+    inside = f"  holds {held:,} rows of the training data; --set stored_rows=0 forbids it\n"
+    return f"  detectors: {several}\n{inside if held else ''}"
+
+
+def tied(calibration: Calibration, threshold: Threshold) -> str | None:
+    """Return what to know of calibration events that score exactly the threshold, if they matter.
+
+    An event is flagged above the threshold, so that all of them are normal: p-values stay true, and
+    fewer events are flagged than could be.
+    """
+    if threshold.rule != "conformal":
+        return None
+    above = np.nextafter(np.float32(threshold.value), np.float32(np.inf))
+    at_least, beyond = calibration.p_values(np.array([threshold.value, above])).tolist()
+    most = calibration.flagged_max(threshold.target_flag_rate)
+    left, events = (round(p * (calibration.n + 1)) for p in (beyond, at_least - beyond))
+    if 100 * left >= _TIED_BELOW_PERCENT * most:  # In whole numbers: no rounding decides.
+        return None
+    return (
+        f"{events:,} of {calibration.n:,} calibration events have one and the same score, the "
+        f"threshold's, and are not flagged: about {beyond:.2%} of normal events will be, instead "
+        f"of {threshold.target_flag_rate:.2%}. Rows that repeat each other do that; leave out the "
+        "repeats if they mean nothing, or ask for another --target-flag-rate"
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.metrics import average_precision, false_alarms_at, roc_auc, share_above
+from trainer.metrics import average_precision, false_alarms_at, roc_auc, roc_curve, share_above
 
 few = st.lists(st.integers(0, 6), min_size=1, max_size=12).map(lambda s: np.array(s, np.float32))
 
@@ -20,6 +20,17 @@ def test_auc_is_the_share_of_pairs_in_order(normal, anomalous):
     pairs = [float(a > n) + 0.5 * float(a == n) for a in anomalous for n in normal]
 
     assert roc_auc(normal, anomalous) == pytest.approx(np.mean(pairs))
+
+
+@given(few, few)
+def test_the_area_under_the_roc_curve_is_the_auc(normal, anomalous):
+    fpr, tpr = roc_curve(normal, anomalous)
+
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(roc_auc(normal, anomalous))
+    for level in {*normal, *anomalous}:
+        point = ((normal >= level).mean(), (anomalous >= level).mean())
+        assert point in set(zip(fpr, tpr, strict=True))
 
 
 def test_average_precision_by_hand_with_ties():

@@ -295,4 +295,4 @@ def test_every_option_of_the_network_seals_and_verifies(normal_csv, tmp_path, ca
     rows[:] = np.nan_to_num(rows)
     rows[1, 1] = np.nan
     assert list(np.isnan(run(model.session, rows).score)) == [False, True]
-    assert "6,734 false alarms per million normal events (2 in 297)" in capsys.readouterr().out
+    assert "10,000 false alarms per million normal events (2 in 200)" in capsys.readouterr().out
