@@ -61,7 +61,7 @@ $(BIN)/uv:
 $(VENV)/demo.installed: EXTRAS := trainer,worker,broker
 $(VENV)/dev.installed: EXTRAS := trainer,worker,broker,dev
 $(VENV)/%.installed: $(BIN)/uv pyproject.toml constraints.txt $(SCANNER)
-	@$(if $(TORCH_BACKEND),,echo "Installing into $(VENV). The first time this downloads about 3.2 GB (torch brings CUDA; \
-	TORCH_BACKEND=cpu takes a build without it) and takes 6 GB of disk.";)
+	@$(if $(TORCH_BACKEND),,echo "Installing into $(VENV). The first time this downloads about 3.3 GB, 3.6 for the tests (torch brings CUDA; \
+	TORCH_BACKEND=cpu takes a build without it) and takes 6 to 7 GB of disk.";)
 	@$(BIN)/uv pip install --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),-c constraints.txt) -e '.[$(EXTRAS)]'
 	@touch $@

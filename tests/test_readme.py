@@ -100,6 +100,7 @@ def test_the_tour_evaluates_on_labelled_rows(tour: Path):
         file.writelines(f"n-{n},{30 + n},{2 + n / 15},14,0\n" for n in range(20))
         file.writelines(f"f-{n},{9000 + n},1,3,1\n" for n in range(5))
     assert "on 20 normal events and 5 anomalies" in run_block("labelled", tour)
+    assert "labelled.csv" in (tour / "report.html").read_text()
 
 
 def test_the_tour_reads_a_users_own_json(tour: Path):
