@@ -34,7 +34,7 @@ bar run three times in alternating order, the others once.
 Limits. One partition, one broker without replicas, on the same machine and by loopback; no
 compression; a small model with fixed weights, where 1 % of events are anomalous (the trainer's
 default has two rows: as it comes out for these Gaussian events, and as it would for heavy tails;
-there is no preset yet that is better and dearer). The fast ones drain the topic in a second or two.
+`--preset best` is dearer, and not measured here). The fast ones drain the topic in a second or two.
 On a shared or virtual machine the speeds vary by a third from run to run: the ratio within one run
 of this program is worth more than any speed in it. With all contenders it takes half an hour: start
 it in the background (nohup).

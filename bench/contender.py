@@ -99,7 +99,8 @@ class Spent:
 def forget_settings() -> None:
     """Drop the user's own settings of a worker: what is measured has those of the benchmark."""
     for name in [name for name in os.environ if name.startswith(("ODRADEK_", "KAFKA_"))]:
-        del os.environ[name]
+        if name != "ODRADEK_DATA":  # A folder of data sets, and no setting of a worker.
+            del os.environ[name]
 
 
 class ContenderFailed(RuntimeError):

@@ -20,6 +20,7 @@ of steps as well, so that the rule above holds for it in the same way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
@@ -78,6 +79,8 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
             yield "the tail's p-values are not within 0 to 1 and descending"
         if not 0 <= self.flag_rate_low <= self.flag_rate_high <= 1:
             yield "the tail's flag rates are not within 0 to 1 and ascending"
+        if not (math.isfinite(self.shape) and 0 <= self.fit_p_value <= 1):
+            yield "the tail's shape is not finite, or its fit's p-value not within 0 to 1"
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -202,6 +205,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.tail is not msgspec.UNSET:
             yield from self.tail.complaints()
             values, p_values = self.tail.steps
-            place = int(np.searchsorted(self.scores, values[0]))
-            if values[0] not in self.scores or p_values[0] >= self._conformal[place]:
-                yield "the tail does not begin at a calibration score, below its p-value"
+            above = int(self._at_least[np.searchsorted(self.scores, values[0], side="right")])
+            if values[0] not in self.scores or p_values[0] != (above + 1) / (self.n + 1):
+                yield "the tail does not begin at a calibration score, with the p-value above it"
+            if self.tail.excesses != above:
+                yield f"the tail is of {self.tail.excesses:,} excesses; {above:,} scores lie above"

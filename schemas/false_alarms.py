@@ -49,7 +49,7 @@ def per_million(calibration: Calibration, target: float) -> str:
         )
     k = calibration.flagged_max(target)
     return (
-        f"about {rate.mean * 1e6:,.0f} false alarms per million normal events ({k:,} in "
+        f"about {_whole(rate.mean * 1e6)} false alarms per million normal events ({k:,} in "
         f"{n + 1:,}); with nine chances in ten, as far as {n:,} calibration events can tell, "
         f"{low} to {high}"
     )
@@ -103,9 +103,14 @@ def _brief(number: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def _whole(number: float) -> str:
+    """Return a number without a fraction, or to three digits where it is less than ten."""
+    return f"{number:,.0f}" if number >= 10 else _brief(number)
+
+
 def _rounded(number: float, spread: float) -> str:
     """Return `number` to two digits of itself, or of `spread` where that shows more."""
     if number <= spread / 1000:
         return "0"
-    last = math.floor(math.log10(min(number, spread))) - 1
+    last = math.floor(math.log10(min(number, spread) or number)) - 1
     return f"{round(number, -last):,.{max(0, -last)}f}"

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    about = "Fit an autoencoder to normal events and seal it into one ONNX file."
+    about = "Fit detectors to normal events and seal them into one ONNX file."
     command = parse("odradek-trainer", about, _COMMANDS, argv)
     if isinstance(command, FitCommand):
         try:

@@ -98,7 +98,8 @@ def plan_calibration(
     reaches = requested is not None and events_for_tail(requested) <= most
     if extrapolate and requested is not None and reaches:
         # A tail is known no better than its excesses are many.
-        events = max(math.floor(rows * CALIBRATE_SHARE), min(most, EVENTS_MAX))
+        usual = max(math.floor(rows * CALIBRATE_SHARE), min(most, EVENTS_MAX))
+        events = max(usual, events_for_tail(requested))
         return CalibrationPlan(requested, requested, events, extrapolates=True)
     easiest = rates[-1]
     saw = (

@@ -53,7 +53,7 @@ class FitCommand(BaseModel):
     out: Path = Field(description="the sealed model to write; its name ends in .onnx")
     target_flag_rate: float | None = Field(
         None,
-        gt=0,
+        ge=1e-12,
         lt=1,
         description="share of normal events that may be flagged; unset: 0.001, or the smallest of "
         "0.002 to 0.05 that the data supports",

@@ -153,7 +153,7 @@ def _fit_detector(
         case "denoiser":
             network = denoising_network(len(rows.share), settings.width)
             steps = steps_of(len(rows.fit.network), settings)
-            with watch(POINTS) as watcher:
+            with watch(POINTS, "denoiser, part") as watcher:
                 curves[kind] = fit_denoiser(
                     network, rows.fit, rows.held_out, steps, settings, watcher
                 )

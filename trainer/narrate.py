@@ -36,8 +36,8 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
     )
     if len(table.names) == 1:
         say(
-            "warning: an autoencoder of a single feature gives back whatever it sees; only values "
-            "far outside the training data will be flagged. Bring features that depend on it"
+            "warning: of a single feature only values that are rare in themselves will be flagged. "
+            "Bring features that depend on it"
         )
     for name in suspicious_columns(table.names):
         say(
@@ -90,7 +90,7 @@ def say_what_was_made(
     print(  # noqa: T201
         f"{out}: model {contract.name} {contract.version}, digest {model.digest[:12]}, "
         f"{model.file_bytes:,} bytes\n"
-        f"  rows: {parts}; best epoch {training['curves']['best_epoch']}\n"
+        f"  rows: {parts}{_best_epoch(training)}\n"
         f"{_made_of(training)}"
         f"  scores hold on other machines to {tolerance.relative:g} relative "
         f"(below a score of {tolerance.scale:.3g}: of that)\n"
@@ -108,6 +108,12 @@ def _alarms(contract: Contract, events_per_second: float | None) -> Iterator[str
         yield per_day(calibration, rate, events_per_second)
     if calibration.tail is not UNSET:
         yield describe_tail(calibration.tail)
+
+
+def _best_epoch(training: Mapping[str, Any]) -> str:
+    """Return when an autoencoder was best; the other detectors have no such epoch."""
+    curves = training["curves_by_detector"].get("autoencoder")
+    return f"; best epoch {curves['best_epoch']}" if curves else ""
 
 
 def _made_of(training: Mapping[str, Any]) -> str:

@@ -23,14 +23,15 @@ class Watcher(Protocol):
 class Lines:
     """Writes an epoch's losses as a line: the first, the last and some in between."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, what: str = "epoch") -> None:
+        self._what = what
         self._epochs = epochs
         self._every = max(1, epochs // _LINES_MAX)
         self._unsaid: str | None = None
 
     def epoch_ended(self, epoch: int, training_loss: float, validation_loss: float) -> None:
         self._unsaid = (
-            f"epoch {epoch}/{self._epochs}: loss {training_loss:.4f}, "
+            f"{self._what} {epoch}/{self._epochs}: loss {training_loss:.4f}, "
             f"on held-out events {validation_loss:.4f}"
         )
         if epoch == 1 or epoch % self._every == 0:
@@ -54,11 +55,11 @@ class _Bar:
 
 
 @contextmanager
-def watch(epochs: int) -> Iterator[Watcher]:
-    """Show the progress of a training of at most `epochs` epochs, on stderr."""
+def watch(epochs: int, what: str = "epoch") -> Iterator[Watcher]:
+    """Show the progress of a training of at most `epochs` epochs, on stderr; `what` names one."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        lines = Lines(epochs)
+        lines = Lines(epochs, what)
         yield lines
         # The last epoch is shown even where the training stopped early.
         lines.catch_up()

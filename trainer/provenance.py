@@ -48,7 +48,7 @@ def training_record(
 ) -> dict[str, Any]:
     """Return what `Contract.training` holds."""
     return {
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json") | {"detectors": settings.chosen_detectors()},
         "seed": settings.seed,
         "versions": {name: _version(name) for name in _PACKAGES}
         | {"onnxruntime": next(filter(None, map(_version, _RUNTIMES)), None)},

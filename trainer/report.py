@@ -64,7 +64,7 @@ def render(model: SealedModel, labelled: Labelled | None, cost: Cost) -> str:
     parts = [
         sections.scores(contract, labelled),
         sections.false_alarms(contract),
-        sections.detection(labelled),
+        sections.detection(contract, labelled),
         sections.promise(contract, labelled),
         sections.features(contract, labelled),
         record.model(model),

@@ -65,6 +65,7 @@ TransformChoice = Annotated[
     Discriminator(_name_or_number),
 ]
 
+_OF_OTHERS: dict[str, Detector] = {"width": "denoiser", "stored_rows": "neighbours"}
 # Settings that only an autoencoder heeds.
 _OF_AUTOENCODERS = frozenset(
     {"family", "event_shape", "hidden", "bottleneck", "kernel", "heads", "activation"}
@@ -175,7 +176,15 @@ class TrainingSettings(BaseModel):
     def _check_detectors(self) -> TrainingSettings:
         if not self.chosen_detectors():
             raise ValueError("stored_rows: 0 leaves no detector; wanted one beside neighbours")
-        if self.detectors is not None and "autoencoder" not in self.detectors:
-            for name in sorted(_OF_AUTOENCODERS & self.model_fields_set):
-                raise ValueError(f"{name}: of an autoencoder, which is not among the detectors")
+        # By their values, as a record of settings names them all.
+        changed = {
+            name
+            for name, field in TrainingSettings.model_fields.items()
+            if getattr(self, name) != field.default
+        }
+        owners = _OF_OTHERS | dict.fromkeys(sorted(_OF_AUTOENCODERS), "autoencoder")
+        for name, detector in owners.items():
+            forbidden = name == "stored_rows" and self.stored_rows == 0
+            if name in changed and detector not in self.chosen_detectors() and not forbidden:
+                raise ValueError(f"{name}: of {detector}, which is not among the detectors")
         return self

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from schemas.contract import ModelRefused
 from schemas.errors import OutsideError, SettingsError
 from worker.model import Model
@@ -107,6 +109,16 @@ class ModelSlot:
         if self._allow_contract_change:
             return
         old, new = self.current.contract, model.contract
+        known = {feature.name: feature for feature in old.features}
+        for feature in new.features:
+            before = known.get(feature.name, feature)
+            if replace(feature, categories=before.categories) == before != feature:
+                raise ModelRefused(
+                    f"the category {feature.name!r} knows {len(feature.categories):,} texts, other "
+                    f"ones than the current model's {len(before.categories):,}, so that packed "
+                    "events mean something else; ODRADEK_ALLOW_CONTRACT_CHANGE=true allows it, and "
+                    "does no harm where events are JSON"
+                )
         if (old.features, old.layout) != (new.features, new.layout):
             raise ModelRefused(
                 f"its {len(new.features)} features or their places differ from the current "

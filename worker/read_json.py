@@ -20,6 +20,7 @@ event when the objects of 4,096 events live at once.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -214,8 +215,15 @@ _TIMESTAMPS: dict[str, Any] = {
 }
 
 
+# msgspec renames no field to what JSON would have to escape.
+_NOT_COMPILED = re.compile(r'["\\\x00-\x1f]')
+
+
 def _fields(layout: EventLayout, paths: Sequence[Path], kinds: Sequence[Any]) -> Tree | None:
-    """Return the tree of an event's keys, or None where two of the contract's places collide."""
+    """Return the tree of an event's keys.
+
+    None where two of the contract's places collide, or msgspec compiles no such key.
+    """
     tree: Tree = {}
     places = [
         (layout.event_id, _EVENT_ID),
@@ -223,6 +231,8 @@ def _fields(layout: EventLayout, paths: Sequence[Path], kinds: Sequence[Any]) ->
         *(((*layout.features, *path), kind) for path, kind in zip(paths, kinds, strict=True)),
     ]
     for path, leaf in places:
+        if any(map(_NOT_COMPILED.search, path)):
+            return None
         node = tree
         for key in path[:-1]:
             node = node.setdefault(key, {})

@@ -47,7 +47,7 @@ def sources_version() -> str:
     for package in ("trainer", "schemas"):
         for path in sorted((_ROOT / package).glob("**/*.py")):
             digest.update(path.read_bytes())
-    for library in ("torch", "numpy"):
+    for library in ("torch", "numpy", "onnxruntime-gpu", "onnx"):
         digest.update(version(library).encode())
     return digest.hexdigest()[:12]
 

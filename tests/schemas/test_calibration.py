@@ -84,7 +84,7 @@ def extrapolating(draw) -> Calibration:
     tail = Tail(
         values=np.array([level, *sorted(beyond)], "<f4").tobytes(),
         p_values=np.array([lower, *sorted(falling, reverse=True)], "<f8").tobytes(),
-        excesses=100,
+        excesses=int((calibration.scores > np.float32(level)).sum()),
         scale="score",
         shape=0.0,
         fit_p_value=0.5,

@@ -258,12 +258,17 @@ INCONSISTENT: dict[str, tuple[Contract, str]] = {
     ),
     "a tail that begins at no score": (
         tailed(**table([1.25, 3.5, 9], [0.5, 0.1, 0.01])),
-        "does not begin at a calibration score, below its p-value",
+        "does not begin at a calibration score, with the p-value above it",
     ),
     "a tail that begins above its score's p-value": (
         tailed(**table([1.5, 3.5, 9], [0.75, 0.1, 0.01])),
-        "does not begin at a calibration score, below its p-value",
+        "does not begin at a calibration score, with the p-value above it",
     ),
+    "a tail of another number of excesses": (
+        tailed(excesses=2),
+        "the tail is of 2 excesses; 1 scores lie above",
+    ),
+    "a tail of no shape": (tailed(shape=np.inf), "the tail's shape is not finite"),
     "a flag rate out of order": (
         tailed(flag_rate_low=0.3, flag_rate_high=0.2),
         "the tail's flag rates are not within 0 to 1 and ascending",

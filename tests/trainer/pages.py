@@ -42,7 +42,7 @@ DRAWN_ALWAYS = ["How scores are distributed", "How many events reach a score"]
 DRAWN_WITH_LABELS = [
     "Anomalies found against false alarms",
     "Flag rate: promised and observed",
-    "p-values of fresh normal events",
+    "p-values of labelled normal events",
     "Which features give anomalies away",
 ]
 

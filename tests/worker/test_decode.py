@@ -336,3 +336,12 @@ def test_the_features_are_float32_as_numpy_rounds_them():
     batch = DECODERS["default"].decode(records([an_event(*numbers)]))
     assert batch.features.dtype == np.float32
     assert batch.features[0].tolist() == as_float32(numbers)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\tb", "\x00", "<b>x</b>&'"])
+def test_a_feature_whose_name_json_must_escape_is_read(name):
+    contract = a_contract_of(EventLayout(), ((name,), ("plain",)))
+    event = json.dumps({"features": {name: 1.5, "plain": 2.5}}).encode()
+
+    for read in (Decoder(contract).decode, JsonReader(contract, None).read):
+        assert read(records([event])).features.tolist() == [[1.5, 2.5]]

@@ -201,7 +201,7 @@ def p_value_plot(calibration: Calibration, normal: Scores) -> Plot:
     )
     relative = [one.relative for one in bins]
     return Plot(
-        "p-values of fresh normal events",
+        "p-values of labelled normal events",
         f"Histogram of the p-values of {len(normal):,} labelled normal events in {len(bins)} "
         f"ranges, relative to an even spread: {min(relative):.2f} to {max(relative):.2f}.",
         svg,

@@ -22,6 +22,7 @@ _ITEMS_MAX = 8
 _KNOWN = {
     *("settings", "seed", "versions", "rows", "rows_sha256"),
     *("data_quality", "transforms", "curves", "curves_by_detector", "notes"),
+    *("detectors", "stored_rows"),
 }
 # What is worth seeing of many features comes first.
 _NOTABLE = {"constant": 0, "asinh": 1}
@@ -56,13 +57,21 @@ def model(sealed: SealedModel) -> Section:
         ("target flag rate", percent(contract.threshold.target_flag_rate)),
         ("rule of the threshold", contract.threshold.rule),
         ("scores hold on other machines to", f"{contract.score_tolerance.relative:g} relative"),
-        ("training rows inside the file", contract.holds_training_rows),
+        ("detectors", ", ".join(_weighed(_mapping(contract.training.get("detectors"))))),
+        ("training rows inside the file", contract.training.get("stored_rows") or "some")
+        if contract.holds_training_rows
+        else ("training rows inside the file", "none"),
     ]
     sentences = tuple(_strings(contract.training.get("notes")))
     if contract.holds_training_rows:
         sentences += ("The file holds rows of the training data: who has the file can read them.",)
     identity = Listing.of("Identity", ("", ""), rows)
     return Section("model", "The model", sentences, listings=(identity,))
+
+
+def _weighed(detectors: Mapping[str, Any]) -> Iterator[str]:
+    for name, weight in detectors.items():
+        yield name if len(detectors) == 1 else f"{name} (weight {written(weight)})"
 
 
 def training(record: Mapping[str, Any]) -> Section:

@@ -80,7 +80,7 @@ def anomaly_series(scores: Scores) -> Series:
 
 
 def distribution(kinds: Sequence[Series], threshold: float) -> Plot:
-    """Plot the share of events in each range of scores; the first kind sets the scale."""
+    """Plot the share of events in each range of scores."""
     low, high = _range(kinds, threshold)
     edges = np.geomspace(low, high, _BINS + 1)
     rows: list[dict[str, Any]] = []

@@ -78,14 +78,13 @@ def false_alarms(contract: Contract) -> Section:
     )
 
 
-def detection(labelled: Labelled | None) -> Section:
+def detection(contract: Contract, labelled: Labelled | None) -> Section:
     """Say how many labelled anomalies are found, and at what price."""
     title = "Detection on labelled events"
     if labelled is None:
         what = (
             "How many anomalies the model finds, and the ROC curve, take labelled events: some "
-            "normal, some anomalous. The model was trained without any, and this page was made "
-            "without any."
+            f"normal, some anomalous, and this page was made without any. {_labels_used(contract)}"
         )
         return Section("detection", title, absent=Absent(what, _COMMAND))
     at = labelled.evaluation
@@ -108,7 +107,7 @@ def detection(labelled: Labelled | None) -> Section:
     return Section(
         "detection",
         title,
-        tuple(_about(labelled)),
+        tuple(_about(contract, labelled)),
         plots=(alarm_plots.roc(labelled),),
         listings=(Listing.of("Figures, with 95 % intervals", ("", labelled.source), rows),),
     )
@@ -139,7 +138,7 @@ def promise(contract: Contract, labelled: Labelled | None) -> Section:
     return Section(
         "promise",
         title,
-        (_kept(contract, labelled), evenness),
+        (*_seen_before(labelled), _kept(contract, labelled), evenness),
         plots=(
             alarm_plots.calibration_plot(calibration, labelled.normal, target),
             alarm_plots.p_value_plot(calibration, labelled.normal),
@@ -176,12 +175,26 @@ def _kept(contract: Contract, labelled: Labelled) -> str:
     return f"{seen} {verdict} {percent(point.low)} to {percent(point.high)} (99 %)."
 
 
-def _about(labelled: Labelled) -> Iterator[str]:
+def _labels_used(contract: Contract) -> str:
+    """Return what labels had to do with the model."""
+    quality = contract.training.get("data_quality")
+    left_out = quality.get("anomalies_left_out") if isinstance(quality, dict) else None
+    if left_out:
+        return f"Labels were used to leave {left_out:,} anomalies out of training, and no further."
+    return "No label was used to fit or to calibrate the model."
+
+
+def _about(contract: Contract, labelled: Labelled) -> Iterator[str]:
     at = labelled.evaluation
     yield (
         f"On {at.normal_events:,} normal events and {at.anomalies:,} anomalies of "
-        f"{labelled.source}. No label was used to fit or to calibrate the model."
+        f"{labelled.source}. {_labels_used(contract)}"
     )
+    yield from _seen_before(labelled)
+
+
+def _seen_before(labelled: Labelled) -> Iterator[str]:
+    """Yield what is to be known of labelled rows that the model may have been made from."""
     if labelled.rows_seen is None:
         yield (
             "Whether some of these rows also trained the model cannot be seen from the sealed "
