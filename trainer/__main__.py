@@ -89,7 +89,7 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
         len(features),
         plan,
         command.training.seed,
-        stops="autoencoder" in detectors or len(detectors) == 1,
+        stops="autoencoder" in detectors or [*detectors] == ["denoiser"],
         combines=len(detectors) > 1,
     )
 

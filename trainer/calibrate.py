@@ -59,7 +59,7 @@ def events_needed(rate: float, flagged: int = 1) -> int:
 
 
 def events_in_full(rate: float, usual: int) -> int:
-    """Return how many events, about `usual`, make use of the whole rate.
+    """Return how many events, `usual` or as few as half of it, make use of the whole rate.
 
     The mean flag rate of a conformal threshold is k / (n + 1), k a whole number: of 1,233 events
     and a rate of 0.001 it is 0.00081, of 999 it is 0.001, and the others are better fitted to.

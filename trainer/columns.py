@@ -4,8 +4,9 @@ A number is one column. A category of K known texts is K + 1 columns of 0 and 1,
 text and the last for any other; a missing value is missing in all of them. A network and its
 residuals are in columns; scores, contributions and expected values are in features.
 
-A column of a category counts as its share of the feature, 1 / (K + 1): prepared columns have
-variance 1, so that a category weighs as much as a number however many texts it knows.
+In scores a column of a category counts as its share of the feature, 1 / (K + 1): prepared columns
+have variance 1, so that a category weighs as much as a number however many texts it knows. A
+network's training weighs its columns alike.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Columns(nn.Module):
     """The columns of `len(known)` features; `known[j]` is K of a category, or None of a number."""
 
     owner: Tensor
+    order: Tensor
     share: Tensor
 
     def __init__(self, known: Sequence[int | None]) -> None:
@@ -35,10 +37,13 @@ class Columns(nn.Module):
             place for place in self.categories for _ in range(self._width(place))
         ]
         self.width = len(owner)
-        one_each = torch.zeros(self.width, len(known))
-        one_each[torch.arange(self.width), torch.tensor(owner)] = 1.0
-        # Without categories nothing is moved, and a large matrix of ones would only cost.
-        self.register_buffer("owner", one_each if self.categories else torch.zeros(0, 0))
+        coded = owner[len(self.numbers) :]
+        one_each = torch.zeros(len(coded), len(self.categories))
+        for column, place in enumerate(coded):
+            one_each[column, self.categories.index(place)] = 1.0
+        self.register_buffer("owner", one_each)
+        order = np.argsort([*self.numbers, *self.categories])
+        self.register_buffer("order", torch.from_numpy(order.astype(np.int64)))
         shares = [1.0 / self._width(place) for place in owner]
         self.register_buffer("share", torch.tensor(shares))
 
@@ -62,7 +67,11 @@ class Columns(nn.Module):
 
     def fold(self, columns: Tensor) -> Tensor:
         """Return the sum over each feature's columns: [n, e] to [n, d]."""
-        return columns @ self.owner if self.categories else columns
+        if not self.categories:
+            return columns
+        count = len(self.numbers)
+        sums = columns[:, count:] @ self.owner
+        return torch.cat([columns[:, :count], sums], dim=1)[:, self.order]
 
     def present(self, present: Tensor) -> Tensor:
         """Return which features are present, [n, d] of 0 and 1, from columns [n, e] of them."""

@@ -36,7 +36,7 @@ _TAIL_ROWS_MIN = 8
 _SEGMENTS = 16
 # The most nats per e-fold of the raw score: more would make a surprise of its last digits. Few
 # detectors come near it (8 is usual); one whose scores hardly vary says less than it might.
-_SLOPE_MAX = 50.0
+_SLOPE_MAX = 20.0
 # Added to raw scores, a normal one of which is about 1, before the logarithm: what lies far below
 # is rounding, where features follow from each other, and must not be told apart.
 _RAW_FLOOR = 1e-2

@@ -5,6 +5,9 @@ for each row, log-uniform between two limits, and not told to the network; the s
 weighted by (1 + sigma^2) / sigma^2, so that all levels count about alike. Shown a clean event, it
 moves it towards where normal events are dense, and the residual is how far.
 
+Half of the rows also lose a random share of their values, up to `HOLES_MAX`, to the middle of the
+fit rows, as missing ones do when they are scored: the network learns to do without them.
+
 A fixed number of steps under one cycle of the learning rate (Smith and Topin, Super-convergence,
 2018) ends at rest: there is no early stopping, and so no held-out row is used up for it.
 """
@@ -30,6 +33,7 @@ from trainer.transforms import Prepared
 NOISE_MIN, NOISE_MAX = 0.05, 2.0
 LEARNING_RATE = 2e-3
 WARM_UP_SHARE = 0.1
+HOLES_MAX = 0.5
 # A curve's point is an average over so many steps; noise makes single steps mean little.
 POINTS = 40
 
@@ -58,7 +62,9 @@ def fit_denoiser(
     """
     draws = torch.Generator().manual_seed(settings.seed)
     optimizer = AdamW(network.parameters(), lr=LEARNING_RATE)
-    rate = OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARM_UP_SHARE)
+    # Two steps up at least, however few there are.
+    rising = max(WARM_UP_SHARE, min(0.5, 2 / steps))
+    rate = OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=rising)
     training: list[float] = []
     validation: list[float] = []
     order, place = torch.empty(0, dtype=torch.int64), 0
@@ -96,6 +102,8 @@ def denoising_loss(
     low, high = math.log(NOISE_MIN), math.log(NOISE_MAX)
     sigma = torch.exp(torch.rand(len(x), 1, generator=draws) * (high - low) + low)
     noisy = x + sigma * torch.randn(x.shape, generator=draws) * present
+    share = (torch.rand(len(x), 1, generator=draws) * 2 - 1).clamp(min=0.0) * HOLES_MAX
+    noisy = torch.where(torch.rand(x.shape, generator=draws) < share, torch.zeros(()), noisy)
     squared = (network(noisy) - x).square() * present
     weighted: Tensor = squared * (1.0 + sigma.square()) / sigma.square()
     return weighted.sum() / present.sum()

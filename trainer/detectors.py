@@ -14,6 +14,7 @@ All are blind in different places; `trainer.combine` brings them together. A det
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ _VARIANCE_MIN = 0.1
 _OUTLIER = 100.0
 
 _BLOCKS = 4
+_PIECE_ROWS = 4096
 # Added to mean squared distances. The search errs by some 1e-6 of them in float32, and may take
 # the second nearest row where many lie close together: that must not be seen in the score.
 _SQUARED_FLOOR = 1e-3
@@ -101,6 +103,9 @@ class Neighbours(nn.Module):
     The nearest row is found by |a|^2 / 2 - a b, which is quick and coarse; the distance to it is
     then computed from the difference. A part is the column's share of the squared distance, as
     its difference times the metric's gradient there, without regard to sign.
+
+    A missing value is what `trainer.scorer` fills it with. Left out of the difference it would be
+    exactly as in the stored row, against all correlations, and the event far from everything.
     """
 
     rows: Tensor
@@ -113,24 +118,25 @@ class Neighbours(nn.Module):
         super().__init__()
         self.view = view
         stored = view(rows.exact)
-        turned = stored @ view.turn
+        turned = view.turned(stored)
         self.register_buffer("rows", stored)
         self.register_buffer("turned", turned.T.contiguous())
         self.register_buffer("half_squares", (turned * turned).sum(1) / 2)
         self.register_buffer("ones", torch.ones(stored.shape[1], 1))
+        self.width = float(stored.shape[1])
 
     def forward(self, prepared: Prepared, count: Tensor) -> Detected:
         columns = self.view(prepared.exact)
-        nearness = self.half_squares - (columns @ self.view.turn) @ self.turned
+        nearness = self.half_squares - self.view.turned(columns) @ self.turned
         size = len(self.rows) // _BLOCKS
         score, parts = torch.zeros_like(count), torch.zeros_like(columns)
         for start in range(0, len(self.rows), size):
             nearest = nearness[:, start : start + size].argmin(dim=1) + start
-            difference = (columns - self.rows[nearest]) * prepared.present
-            products = difference * (difference @ self.view.metric)
-            squared = (products @ self.ones).clamp(min=0.0) / count
+            difference = columns - self.rows[nearest]
+            products = difference * self.view.gradient(difference)
+            squared = (products @ self.ones).clamp(min=0.0) / self.width
             score = score + torch.sqrt(squared + _SQUARED_FLOOR) / _BLOCKS
-            parts = parts + products.abs()
+            parts = parts + products.abs() * prepared.present
         return Detected(score, parts, None)
 
 
@@ -148,13 +154,21 @@ def residual_weights(
     Of the parts of the rows the largest variance counts: the network knows the fit rows, but
     only they are many enough to show how a rare value looks.
     """
-    with torch.no_grad():
-        variances = torch.stack([_variance(network, part) for part in rows])
+    variances = torch.stack([_variance(network, part) for part in rows])
     weights = 1.0 / variances.amax(0).clamp(min=_VARIANCE_MIN)
     return np.asarray(torch.where(limit > 0, weights, torch.ones(())), np.float32) * share
 
 
+def in_pieces(rows: Prepared) -> Iterator[Prepared]:
+    """Yield the rows a few thousand at a time, so that memory does not grow with them."""
+    for start in range(0, len(rows.exact), _PIECE_ROWS):
+        yield Prepared(*(part[start : start + _PIECE_ROWS] for part in rows))
+
+
 def _variance(network: nn.Module, rows: Prepared) -> Tensor:
-    residual: Tensor = (rows.exact - network(rows.network)).clamp(-_OUTLIER, _OUTLIER)
-    squared = residual * residual * rows.present
-    return squared.sum(0) / rows.present.sum(0).clamp(min=1.0)
+    total = torch.zeros(rows.exact.shape[1])
+    with torch.no_grad():
+        for piece in in_pieces(rows):
+            residual = (piece.exact - network(piece.network)).clamp(-_OUTLIER, _OUTLIER)
+            total += (residual * residual * piece.present).sum(0)
+    return total / rows.present.sum(0).clamp(min=1.0)

@@ -13,12 +13,20 @@ from torch import nn
 from schemas.calibration import Floats
 from schemas.contract import MissingPolicy
 from schemas.datafiles import Table
-from schemas.errors import DataError
+from schemas.digest import FILE_BYTES_MAX
+from schemas.errors import DataError, SettingsError
 from trainer.columns import Columns, fit_category
 from trainer.combine import SoftMaximum, Surprise
 from trainer.data import Parts, per_feature, unseen_policies
 from trainer.denoise import POINTS, denoising_network, fit_denoiser
-from trainer.detectors import Neighbours, Norm, Reconstruction, residual_weights, stored_rows
+from trainer.detectors import (
+    Neighbours,
+    Norm,
+    Reconstruction,
+    in_pieces,
+    residual_weights,
+    stored_rows,
+)
 from trainer.fit import Curves, epochs_of, fit, steps_of
 from trainer.network import build
 from trainer.progress import watch
@@ -92,14 +100,13 @@ def fit_model(
     chosen = settings.chosen_detectors()
     curves: dict[str, Curves] = {}
     detectors = [_fit_detector(kind, rows, settings, curves) for kind in chosen]
-    combination = None
-    if len(detectors) > 1:
-        raw = _raw_scores(detectors, columns, rows.held_out)
-        combination = Combination(Surprise(raw), SoftMaximum([*chosen.values()]))
     stored = sum(len(one.rows) for one in detectors if isinstance(one, Neighbours))
-    scorer = Scorer(
-        columns, transforms, detectors, combination, _refusals(table, policies, settings)
-    )
+    refusals = _refusals(table, policies, settings)
+    scorer = Scorer(columns, transforms, detectors, None, refusals)
+    if len(detectors) > 1:
+        surprise = Surprise(_raw_scores(scorer, rows.held_out))
+        combination = Combination(surprise, SoftMaximum([*chosen.values()]))
+        scorer = Scorer(columns, transforms, detectors, combination, refusals)
     return FittedModel(scorer, by_feature, curves, stored)
 
 
@@ -151,6 +158,7 @@ def _fit_detector(
 ) -> nn.Module:
     match kind:
         case "denoiser":
+            _check_width(settings.width, len(rows.share))
             network = denoising_network(len(rows.share), settings.width)
             steps = steps_of(len(rows.fit.network), settings)
             with watch(POINTS, "denoiser, part") as watcher:
@@ -172,15 +180,27 @@ def _fit_detector(
             return Norm(RankGauss(rows.fit, rows.varying), rows.share)
 
 
+def _check_width(width: int, columns: int) -> None:
+    parameters = 2 * width * (columns + width)
+    if 4 * parameters > FILE_BYTES_MAX:
+        raise SettingsError(
+            f"width={width} makes some {parameters:,} parameters; wanted at most "
+            f"{FILE_BYTES_MAX // 4:,}, which a sealed file can hold. Nothing was trained; set a "
+            "smaller width"
+        )
+
+
 def _reconstruction(network: nn.Module, rows: _Rows, *unseen: Prepared) -> Reconstruction:
     weights = residual_weights(network, rows.limit, rows.share, rows.fit, *unseen)
     return Reconstruction(network, weights, rows.limit)
 
 
-def _raw_scores(detectors: Sequence[nn.Module], columns: Columns, rows: Prepared) -> Floats:
+def _raw_scores(scorer: Scorer, rows: Prepared) -> Floats:
     """Return the detectors' raw scores [m, h] of prepared rows."""
+    scores = []
     with torch.no_grad():
-        present = columns.present(rows.present)
-        count = present.sum(1, keepdim=True).clamp(min=1.0)
-        scores = torch.cat([detector(rows, count).score for detector in detectors], dim=1)
-    return np.asarray(scores, np.float32)
+        for piece in in_pieces(rows):
+            present = scorer.columns.present(piece.present)
+            count = present.sum(1, keepdim=True).clamp(min=1.0)
+            scores.append(torch.cat([one.score for one in scorer.detect(piece, count)], dim=1))
+    return np.asarray(torch.cat(scores), np.float32)

@@ -70,7 +70,7 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
         more = f" and {len(constants) - _NAMES_SHOWN:,} more" * (len(constants) > _NAMES_SHOWN)
         say(
             f"{len(constants):,} column(s) never vary: {', '.join(constants[:_NAMES_SHOWN])}"
-            f"{more}; an event in which one does is anomalous by that alone"
+            f"{more}; an event in which one does scores high where a network is among the detectors"
         )
 
 

@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from trainer.columns import Columns
 from trainer.combine import SoftMaximum, Surprise
-from trainer.detectors import Detected
+from trainer.detectors import Detected, Neighbours
 from trainer.transforms import Prepared, Transforms
 
-# Parts that add up to less are rounding, and are shared out evenly.
-_PARTS_MIN = 1e-30
+# Parts that add up to less are rounding (an event that equals a stored row has 1e-14 or nothing,
+# by the kernel), and are shared out evenly.
+_PARTS_MIN = 1e-7
 
 
 class Refusals(NamedTuple):
@@ -78,6 +79,8 @@ class Scorer(nn.Module):
         self.transforms = transforms
         self.detectors = nn.ModuleList(detectors)
         self.combination = combination
+        # One detector's parts are its score's, if it is a sum.
+        self.adds_up = combination is None and not isinstance(detectors[0], Neighbours)
         self.refusals = refusals
         varying = columns.fold((transforms.limit > 0).to(torch.float32)[None]) > 0
         refusing = torch.tensor(refusals.missing).to(torch.float32)
@@ -91,11 +94,14 @@ class Scorer(nn.Module):
         prepared = self.transforms(self.columns(features))
         present = self.columns.present(prepared.present)
         count = (present @ self.feature_ones).clamp(min=1.0)
-        seen = [detector(prepared, count) for detector in self.detectors]
+        seen = self.detect(prepared, count)
+        raw = torch.cat([one.score for one in seen], dim=1)
         if self.combination is None:
-            score, parts = seen[0].score, seen[0].parts
+            score, shares = raw, torch.ones_like(raw)
         else:
-            score, shares = self.combination(torch.cat([one.score for one in seen], dim=1))
+            score, shares = self.combination(raw)
+        parts = seen[0].parts
+        if not self.adds_up:
             parts = score * self._parts(seen, shares, prepared)
         unscorable = present @ self.varying < 0.5
         if any(self.refusals.missing):
@@ -110,6 +116,21 @@ class Scorer(nn.Module):
             contributions,
             self.columns.expected(expected),
         )
+
+    def detect(self, prepared: Prepared, count: Tensor) -> list[Detected]:
+        """Return what each detector says; `count` [n, 1] are the features present.
+
+        Where a network comes before them, `Neighbours` sees missing values as it expects them.
+        """
+        seen: list[Detected] = []
+        for detector in self.detectors:
+            shown = prepared
+            expected = _reconstruction(seen, prepared)
+            if isinstance(detector, Neighbours):
+                filled = torch.where(prepared.present > 0.5, prepared.exact, expected)
+                shown = prepared._replace(exact=filled)
+            seen.append(detector(shown, count))
+        return seen
 
     def _parts(self, seen: Sequence[Detected], shares: Tensor, prepared: Prepared) -> Tensor:
         """Return each column's share of the score, [n, e] of sum 1 over the present ones."""

@@ -6,7 +6,7 @@ into the sealed file, so that a file says how it was made.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,7 +28,8 @@ Family = Literal["dense", "conv", "lstm", "gru", "attention"]
 Detector = Literal["denoiser", "autoencoder", "neighbours", "norm"]
 Schedule = Literal["constant", "step", "cosine", "plateau"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
-Weight = Annotated[float, Field(gt=0, le=1000)]
+Weight = Annotated[float, Field(ge=1e-3, le=1e3)]
+DETECTORS: tuple[Detector, ...] = get_args(Detector)
 EVERY = "*"
 # Chosen on nine tabular sets: of a few weights the one whose worst set was least behind the better
 # of nearest neighbours and the plain norm, and then by the mean.
@@ -40,7 +41,10 @@ def _read_detectors(text: object) -> object:
     if not isinstance(text, str):
         return text
     pairs = [part.partition(":") for part in text.split(",")]
-    return {name: weight or 1.0 for name, _, weight in pairs}
+    names = [name for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"wanted each detector once, got {', '.join(names)}")
+    return {name: weight if colon else 1.0 for name, colon, weight in pairs}
 
 
 def _split_numbers(text: object) -> object:
@@ -66,6 +70,7 @@ TransformChoice = Annotated[
 ]
 
 _OF_OTHERS: dict[str, Detector] = {"width": "denoiser", "stored_rows": "neighbours"}
+_ASK_FOR_AUTOENCODER = frozenset({"family", "event_shape", "hidden", "bottleneck"})
 # Settings that only an autoencoder heeds.
 _OF_AUTOENCODERS = frozenset(
     {"family", "event_shape", "hidden", "bottleneck", "kernel", "heads", "activation"}
@@ -93,7 +98,8 @@ class TrainingSettings(BaseModel):
         512,
         ge=0,
         le=65_536,
-        description="training rows inside the model, for neighbours; 0 forbids them: no neighbours",
+        multiple_of=4,
+        description="training rows inside the model, in four blocks, for neighbours; 0: none",
     )
     width: int = Field(
         128, ge=1, le=65_536, description="of the denoiser's layers; 256 gained .2 in mean AUC"
@@ -161,13 +167,14 @@ class TrainingSettings(BaseModel):
     def chosen_detectors(self) -> dict[Detector, float]:
         """Return the detectors and their weights.
 
-        Whoever sets what only an autoencoder has asks for one.
+        Whoever sets an autoencoder's family or layers asks for one. Networks come first: what they
+        expect stands in for missing values in those that follow.
         """
         chosen = self.detectors
         if chosen is None:
-            asked = _OF_AUTOENCODERS & self.model_fields_set
+            asked = _ASK_FOR_AUTOENCODER & self.model_fields_set
             chosen = {"autoencoder": 1.0} if asked else DEFAULT_DETECTORS
-        return {name: weight for name, weight in chosen.items() if self._may(name)}
+        return {name: chosen[name] for name in DETECTORS if name in chosen and self._may(name)}
 
     def _may(self, detector: Detector) -> bool:
         return detector != "neighbours" or self.stored_rows > 0

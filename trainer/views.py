@@ -33,6 +33,10 @@ _BENT_MAX = 6.0
 # Added to each axis' variance: axes of rounding alone must not be blown up. Prepared columns
 # have variance 1.
 _WHITEN_FLOOR = 0.1
+# A column that never varied among the fit rows, as that of a text not seen yet: what it becomes is
+# worth some thirty deviations, and not a million.
+_DEVIATION_MIN = 0.03
+_SQUASHED_MAX = 30.0
 # Beyond so many columns the matrix would be larger than the network; columns then stay apart.
 WHITEN_COLUMNS_MAX = 1024
 
@@ -110,7 +114,7 @@ class Whitened(nn.Module):
     """Squashed columns [n, e], and the matrix that whitens their differences.
 
     `forward` squashes; `turn` [e, e] is the whitening matrix, and `metric` = turn turn', with
-    which a squared distance is (u - v) metric (u - v)'.
+    which a squared distance is (u - v) metric (u - v)'. Of too many columns there is neither.
     """
 
     centre: Tensor
@@ -128,13 +132,14 @@ class Whitened(nn.Module):
         squashed = _squash(exact - centre)
         mean, deviation = squashed.mean(0), squashed.std(0, correction=0)
         weight = torch.from_numpy(np.sqrt(share) * varying)
-        scale = weight / deviation.clamp(min=_WIDTH_MIN)
+        scale = weight / deviation.clamp(min=_DEVIATION_MIN)
         for name, values in {"centre": centre, "mean": mean, "scale": scale}.items():
             self.register_buffer(name, values.float())
         columns = (squashed - mean) * scale
         width = columns.shape[1]
-        turn = torch.eye(width, dtype=torch.float64)
-        if width <= WHITEN_COLUMNS_MAX:
+        self.whitens = width <= WHITEN_COLUMNS_MAX
+        turn = torch.zeros(0, 0, dtype=torch.float64)
+        if self.whitens:
             variance, axes = torch.linalg.eigh(columns.T @ columns / len(columns))
             turn = axes / (variance.clamp(min=0.0) + _WHITEN_FLOOR).sqrt()
         self.register_buffer("turn", turn.float())
@@ -142,7 +147,16 @@ class Whitened(nn.Module):
 
     def forward(self, exact: Tensor) -> Tensor:
         """Squash prepared columns [n, e]."""
-        return (_squash(exact - self.centre) - self.mean) * self.scale
+        columns = (_squash(exact - self.centre) - self.mean) * self.scale
+        return columns.clamp(-_SQUASHED_MAX, _SQUASHED_MAX)
+
+    def turned(self, columns: Tensor) -> Tensor:
+        """Return squashed columns [n, e] along the whitened axes; as they are if there are many."""
+        return columns @ self.turn if self.whitens else columns
+
+    def gradient(self, difference: Tensor) -> Tensor:
+        """Return half the gradient of a difference's [n, e] squared length."""
+        return difference @ self.metric if self.whitens else difference
 
 
 def _squash(values: Tensor) -> Tensor:

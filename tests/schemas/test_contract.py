@@ -268,7 +268,7 @@ INCONSISTENT: dict[str, tuple[Contract, str]] = {
         tailed(excesses=2),
         "the tail is of 2 excesses; 1 scores lie above",
     ),
-    "a tail of no shape": (tailed(shape=np.inf), "the tail's shape is not finite"),
+    "a fit that is no chance": (tailed(fit_p_value=7.0), "its fit's p-value not within 0 to 1"),
     "a flag rate out of order": (
         tailed(flag_rate_low=0.3, flag_rate_high=0.2),
         "the tail's flag rates are not within 0 to 1 and ascending",

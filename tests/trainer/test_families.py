@@ -287,7 +287,7 @@ def test_any_depth_that_halves_an_axis_comes_back_to_its_shape(data):
         ({"family": "conv", "event_shape": SEQUENCE, "hidden": ()}, ["no layer", "one width"]),
         ({"family": "conv", "event_shape": SEQUENCE, "kernel": 4}, ["kernel=4", "odd"]),
         ({"family": "conv", "event_shape": SEQUENCE, "kernel": 11}, ["kernel=11", "at most 9"]),
-        ({"kernel": 3}, ["kernel=3 with family=dense", "family=conv"]),
+        ({"family": "dense", "kernel": 3}, ["kernel=3 with family=dense", "family=conv"]),
         ({"family": "conv", "event_shape": SEQUENCE, "heads": 2}, ["family=attention"]),
         (
             {"family": "lstm", "event_shape": SEQUENCE, "activation": "leaky_relu"},

@@ -32,7 +32,8 @@ class Recorder:
 
 
 def settings(**values):
-    return TrainingSettings(**{"epochs": 20, "steps_min": 0, "batch_size": 16, **values})
+    chosen = {"detectors": {"autoencoder": 1}, "epochs": 20, "steps_min": 0, "batch_size": 16}
+    return TrainingSettings(**{**chosen, **values})
 
 
 def test_training_lowers_the_loss_and_keeps_its_curves():
