@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -164,11 +165,15 @@ def test_a_top_feature_that_is_wrong_in_one_figure_is_refused(tmp_path, monkeypa
 def test_the_cpu_of_another_process_is_read_finer_than_a_tick():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        looks = {Clock.read(process.pid, None).process_s for _ in range(2000)}
+        # On a busy machine it may be long before it has run at all.
+        deadline = time.monotonic() + 30
+        used_s = 0.0
+        while used_s * 100 % 1 <= 1e-6 and time.monotonic() < deadline:
+            used_s = Clock.read(process.pid, None).process_s
     finally:
         process.communicate(b"\n")
-    assert any(look * 100 % 1 > 1e-6 for look in looks)
-    assert 0 <= max(looks) < 5
+    assert used_s * 100 % 1 > 1e-6
+    assert 0 < used_s < 5
 
 
 def test_latency_is_from_each_events_own_moment_to_its_own_reading():
