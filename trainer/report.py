@@ -8,7 +8,6 @@ template escapes it, Vega does in plots, and the page's own policy lets nothing 
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from importlib import resources
@@ -25,7 +24,7 @@ from trainer.report_page.labelled import Labelled
 from trainer.report_page.parts import Section, percent, written
 from trainer.report_page.record import Cost
 from trainer.runtime import BATCH_ROWS, SealedModel, run
-from trainer.seal import staged
+from trainer.seal import check_place, staged
 
 _MEASURE_CPU_S = 0.5
 _BATCHES_MIN, _BATCHES_MAX = 5, 200
@@ -50,12 +49,7 @@ def check_page_writable(out: Path, flag: str) -> None:
     """
     if out.suffix not in {".html", ".htm"}:
         raise SettingsError(f"{flag} {out}: wanted a name that ends in .html")
-    if out.is_dir():
-        raise SettingsError(f"{flag} {out} is a folder; wanted the name of a file")
-    if not out.parent.is_dir():
-        raise SettingsError(f"{flag} {out}: there is no folder {out.parent}; make it first")
-    if not os.access(out.parent, os.W_OK):
-        raise SettingsError(f"{flag} {out}: the folder {out.parent} may not be written to")
+    check_place(out, flag)
 
 
 def render(model: SealedModel, labelled: Labelled | None, cost: Cost) -> str:

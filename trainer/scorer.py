@@ -125,8 +125,8 @@ class Scorer(nn.Module):
         seen: list[Detected] = []
         for detector in self.detectors:
             shown = prepared
-            expected = _reconstruction(seen, prepared)
             if isinstance(detector, Neighbours):
+                expected = _reconstruction(seen, prepared)
                 filled = torch.where(prepared.present > 0.5, prepared.exact, expected)
                 shown = prepared._replace(exact=filled)
             seen.append(detector(shown, count))

@@ -71,12 +71,21 @@ def check_writable(out: Path) -> None:
     """
     if out.suffix != ".onnx":
         raise SettingsError(f"--out {out}: wanted a name that ends in .onnx")
+    check_place(out, "--out")
+
+
+def check_place(out: Path, flag: str) -> None:
+    """Check that a file may be written there; `flag` is what named it.
+
+    Raises:
+        SettingsError: it is a folder, or its own is absent or closed to us.
+    """
     if out.is_dir():
-        raise SettingsError(f"--out {out} is a folder; wanted the name of a file")
+        raise SettingsError(f"{flag} {out} is a folder; wanted the name of a file")
     if not out.parent.is_dir():
-        raise SettingsError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise SettingsError(f"{flag} {out}: there is no folder {out.parent}; make it first")
     if not os.access(out.parent, os.W_OK):
-        raise SettingsError(f"--out {out}: the folder {out.parent} may not be written to")
+        raise SettingsError(f"{flag} {out}: the folder {out.parent} may not be written to")
 
 
 def golden_rows(fitted: Sequence[FeatureTransform]) -> Floats:

@@ -1,4 +1,4 @@
-"""The environments of the frameworks: one for each, made by uv at its first use.
+"""Environments of their own, made by uv at their first use: one for each framework.
 
 They stand below `.cache/bench`, which git ignores and `make clean` removes. Only the making of
 one needs a network.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "bench"
@@ -37,17 +37,29 @@ def interpreter(name: str, say: Callable[[str], None]) -> Path:
     Raises:
         EnvironmentUnavailable: it cannot be made.
     """
-    folder = FOLDER / name
-    pins = [*FRAMEWORKS[name], *SHARED]
-    made = folder / "made-of.txt"
-    if not made.exists() or made.read_text().split() != pins:
+    folder, pins = FOLDER / name, [*FRAMEWORKS[name], *SHARED]
+    if not is_made(folder, pins):
         say(f"Making the environment of {name}: {', '.join(pins)}.")
-        uv = _uv()
-        _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], name)
-        python = str(folder / "bin" / "python")
-        _run([uv, "pip", "install", "--quiet", "--python", python, *pins], name)
-        made.write_text("\n".join(pins) + "\n")
+        make(name, folder, pins)
     return folder / "bin" / "python"
+
+
+def is_made(folder: Path, pins: Sequence[str]) -> bool:
+    """Say whether an environment of these pins stands in the folder."""
+    made = folder / "made-of.txt"
+    return made.exists() and made.read_text().split() == [*pins]
+
+
+def make(name: str, folder: Path, pins: Sequence[str], timeout_s: float = MAKE_TIMEOUT_S) -> None:
+    """Make the environment, anew where there is one; `name` is for messages.
+
+    Raises:
+        EnvironmentUnavailable: it cannot be made.
+    """
+    uv, python = _uv(), str(folder / "bin" / "python")
+    _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(folder)], name, timeout_s)
+    _run([uv, "pip", "install", "--quiet", "--python", python, *pins], name, timeout_s)
+    (folder / "made-of.txt").write_text("\n".join(pins) + "\n")
 
 
 def installed(name: str) -> list[str]:
@@ -64,12 +76,12 @@ def _uv() -> str:
     return found
 
 
-def _run(command: list[str], name: str) -> str:
+def _run(command: list[str], name: str, timeout_s: float = MAKE_TIMEOUT_S) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MAKE_TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise EnvironmentUnavailable(
-            f"the environment of {name} was not made within {MAKE_TIMEOUT_S:g} s"
+            f"the environment of {name} was not made within {timeout_s:g} s"
         ) from None
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["nothing"]

@@ -7,13 +7,10 @@ from its cache. Only the making needs a network.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.contenders.environments import FOLDER, PYTHON, EnvironmentUnavailable
+from bench.contenders import environments
 
 PINS = (
     "pyod==3.6.7",
@@ -25,13 +22,12 @@ PINS = (
     "tqdm==4.70.1",  # AutoEncoder imports it, and PyOD does not declare it.
 )
 MAKE_TIMEOUT_S = 1800.0  # torch alone is 3 GB where it is not in uv's cache.
-_FOLDER = FOLDER / "pyod"
+_FOLDER = environments.FOLDER / "pyod"
 
 
 def is_made() -> bool:
     """Say whether the environment is there, as it should be."""
-    made = _FOLDER / "made-of.txt"
-    return made.exists() and made.read_text().split() == list(PINS)
+    return environments.is_made(_FOLDER, PINS)
 
 
 def interpreter(say: Callable[[str], None]) -> Path:
@@ -40,27 +36,7 @@ def interpreter(say: Callable[[str], None]) -> Path:
     Raises:
         EnvironmentUnavailable: it cannot be made.
     """
-    python = _FOLDER / "bin" / "python"
-    if is_made():
-        return python
-    say(f"Making the environment of PyOD: {', '.join(PINS)}. This may download 3 GB.")
-    beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is None:
-        raise EnvironmentUnavailable("uv, which makes the environments, is not installed")
-    _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, str(_FOLDER)])
-    _run([uv, "pip", "install", "--quiet", "--python", str(python), *PINS])
-    (_FOLDER / "made-of.txt").write_text("\n".join(PINS) + "\n")
-    return python
-
-
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MAKE_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise EnvironmentUnavailable(
-            f"the environment of PyOD was not made within {MAKE_TIMEOUT_S:g} s"
-        ) from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise EnvironmentUnavailable(f"the environment of PyOD cannot be made; uv says: {said[-1]}")
+    if not is_made():
+        say(f"Making the environment of PyOD: {', '.join(PINS)}. This may download 3 GB.")
+        environments.make("PyOD", _FOLDER, PINS, MAKE_TIMEOUT_S)
+    return _FOLDER / "bin" / "python"

@@ -11,15 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from bench.plot import FAINT, OURS, STYLE
+
 WIDTH, HEIGHT = 900, 560
 LEFT, RIGHT, TOP, BOTTOM = 76, 40, 92, 72
-OURS, PEER, INK, FAINT, GRID = "#1f5fbf", "#7d8894", "#1d2733", "#6b7682", "#e6eaee"
-STYLE = (
-    "text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif;"
-    f"font-size:13px;fill:{INK}}}"
-    f".h{{font-size:17px;font-weight:600}}.s{{font-size:12px;fill:{FAINT}}}"
-    ".o{font-weight:600}.r{text-anchor:end}.m{text-anchor:middle}"
-)
+PEER, GRID = "#7d8894", "#e6eaee"
 LABEL = "Quality against cost of each detector"
 _LETTER, _LINE = 7.3, 15.0  # How wide a letter and how high a line is at most, in pixels.
 _TICKS_MAX = 7
