@@ -1,7 +1,7 @@
 """How well the trainer's presets detect, beside PyOD's detectors and published figures.
 
     python -m bench.quality [--data FOLDER] [--protocols a,b] [--sets a,b] [--seeds 0,1,2]
-                            [--preset NAME]... [--set NAME=VALUE]... [--texts]
+                            [--preset NAME]... [--set NAME=VALUE]... [--one-hot]
                             [--pyod fast|all|none|a,b] [--train-rows-max N]
                             [--contaminate 0,1,2,5,10] [--calibration] [--jobs N] [--fresh]
                             [--cache FOLDER] [--quick] [--json FILE] [--plot FILE]
@@ -13,6 +13,8 @@ Every detector is given the same rows. Ours gets them as they are, and does all 
 fitted by `odradek-trainer fit`, and the sealed file scores. PyOD's (by its own defaults, in an
 environment of its own, made at the first use) and the floor, the squared norm, get rows that are
 standardised by the training rows, save on the DEAN split, whose published figures are of raw ones.
+Categories (NSL-KDD's) are texts for our trainer, which takes them so, and columns of 0 and 1 for
+all others; with `--one-hot` for ours, too.
 
 How choices are made. Nothing in here is chosen by a test's labels: a detector is one fixed recipe
 for all sets, thresholds come from training rows, and no seed is left out. But who chose the
@@ -42,6 +44,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -197,7 +200,7 @@ def _detectors(options: argparse.Namespace) -> list[Detector]:
             "ours",
             version,
             random=True,
-            texts=options.texts,
+            texts=not options.one_hot,
             flags=(*(() if name == "default" else ("--preset", name)), *flags),
         )
         for name in options.preset
@@ -212,27 +215,36 @@ def _detectors(options: argparse.Namespace) -> list[Detector]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
+    assert __doc__ is not None
+    what, usage, more = __doc__.split("\n\n", 2)
+    parser = argparse.ArgumentParser(
+        usage=usage.strip(),
+        description=f"{what}\n\n{more}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = partial(parser.add_argument, metavar="")
+    switch = partial(parser.add_argument, action="store_true")
     add("--data", type=Path, default=os.environ.get("ODRADEK_DATA"), help="folder of sets")
     add("--protocols", type=_words, default=list(PROTOCOLS), help=f"of {', '.join(PROTOCOLS)}")
     add("--sets", type=_words, default=[], help="tables and streams to take; default all")
     add("--seeds", type=_numbers, default=None, help="default 0,1,2")
-    add("--preset", action="append", help="a preset of the trainer; may be repeated")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="passed to the trainer")
+    add("--preset", action="append", help="a preset of the trainer; default default")
+    add("--set", action="append", default=[], help="a setting, passed to the trainer")
+    switch("--one-hot", help="give the trainer, too, categories as columns of 0 and 1")
     add(
-        "--pyod", type=_peers, default=None, help=f"fast, all, none, or of {', '.join(peers.NAMES)}"
+        "--pyod",
+        type=_peers,
+        default=None,
+        help=f"fast (the default), all, none, or of {', '.join(peers.NAMES)}",
     )
     add("--train-rows-max", type=int, default=None, help=f"default {TRAIN_ROWS_MAX:,}; 0: no limit")
-    add("--texts", action="store_true", help="give the trainer categories as texts, not one-hot")
     add("--contaminate", type=_shares, default=[], help="percent of anomalies in training")
-    add("--calibration", action="store_true", help="tell flag rates against their targets")
-    add("--jobs", type=int, default=1, help="detectors at a time; 0: in this process")
-    add("--fresh", action="store_true", help="measure what is known already, too")
+    switch("--calibration", help="tell flag rates against their targets")
+    add("--jobs", type=int, default=1, help="detectors at a time, default 1; 0: in this process")
+    switch("--fresh", help="measure what is known already, too")
     add("--cache", type=Path, default=cache.OUTCOMES, help="where outcomes are kept")
-    add("--quick", action="store_true", help="a self-check; its figures mean nothing")
-    add("--json", type=Path, help="where to write the results")
+    switch("--quick", help="a self-check of a minute or two; its figures mean nothing")
+    add("--json", type=Path, help="where to write the results; default in bench/results")
     add("--plot", type=Path, help="where to draw quality against cost; default beside the JSON")
     options = parser.parse_args(arguments)
     if options.data is None or not options.data.is_dir():

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from msgspec import UNSET
 
 from schemas.contract import Contract
 from schemas.errors import SettingsError
-from trainer.report_page import record, sections
+from trainer.report_page import data_quality, groups, record, sections
 from trainer.report_page.labelled import Labelled
 from trainer.report_page.parts import Section, percent, written
 from trainer.report_page.record import Cost
@@ -55,15 +56,18 @@ def check_page_writable(out: Path, flag: str) -> None:
 def render(model: SealedModel, labelled: Labelled | None, cost: Cost) -> str:
     """Return the page."""
     contract = model.contract
+    grouped = contract.groups is not UNSET
     parts = [
         sections.scores(contract, labelled),
-        sections.false_alarms(contract),
+        groups.false_alarms(contract) if grouped else sections.false_alarms(contract),
         sections.detection(contract, labelled),
-        sections.promise(contract, labelled),
+        groups.promise(contract, labelled)
+        if grouped and labelled
+        else sections.promise(contract, labelled),
         sections.features(contract, labelled),
         record.model(model),
         record.training(contract.training),
-        record.data(model),
+        data_quality.data(contract),
         record.cost(cost),
         record.making(contract.training),
     ]
@@ -100,7 +104,7 @@ def _cards(model: SealedModel, labelled: Labelled | None, cost: Cost) -> list[tu
     contract = model.contract
     cards = [
         ("target flag rate", percent(contract.threshold.target_flag_rate)),
-        ("calibration events", f"{contract.calibration.n:,}"),
+        ("calibration events", f"{groups.calibration_events(contract):,}"),
         ("CPU per event", f"{cost.median:.2f} µs"),
     ]
     if labelled:

@@ -8,7 +8,8 @@
   all signals, by a detector that is trained on the other four.
 - `nsl-kdd`: rows shuffled by the seed; the normals of the first half train, the second half tests.
   Categories are spread into one column of 0 and 1 for each value among the training rows; a value
-  that is not among them is 0 in all of them. Our trainer may take them as texts instead.
+  that is not among them is 0 in all of them. Our trainer takes them as texts instead, unless it is
+  told not to.
 - `streams`: the training stretch, taken as normal, and the later one.
 """
 

@@ -292,6 +292,27 @@ def test_a_quick_run_measures_a_folder_never_seen_and_a_rerun_is_from_the_cache(
     assert capsys.readouterr().err.count("(kept)") == len(told["outcomes"])
 
 
+@pytest.mark.parametrize(("flags", "least", "most"), [([], 60, 100), (["--one-hot"], 0, 20)])
+def test_the_trainer_takes_categories_as_texts_unless_told_not_to(flags, least, most, tmp_path):
+    """Attacks have a text that no column of 0 and 1 is for, and are else like all others."""
+    streams = tmp_path / "streams"
+    streams.mkdir()
+    (streams / "nsl-kdd-fields.csv").write_text("bytes,continuous\nservice,symbolic\n")
+    rng = np.random.default_rng(0)
+    texts = [f"service {place % 20}" for place in range(2_000)] + ["rare"] * 20 + ["new"] * 200
+    lines = [f"{rng.normal()},{text},{'normal' if text != 'new' else 'x'},1" for text in texts]
+    with gzip.open(streams / "nsl-kdd-train20.csv.gz", "wt") as file:
+        file.write("\n".join(lines))
+    out = tmp_path / "quality.json"
+    told_to = "--protocols nsl-kdd --seeds 0 --set detectors=norm --pyod none --jobs 0"
+    places = ["--data", str(tmp_path), "--cache", str(tmp_path / "cache"), "--json", str(out)]
+
+    assert main([*told_to.split(), *places, *flags]) == 0
+
+    area = json.loads(out.read_text())["auroc_percent"]["nsl-kdd"]["default"]["mean"]["mean"]
+    assert least <= area <= most
+
+
 def test_labels_of_the_picture_do_not_lie_on_each_other():
     points = [Point(f"detector {place}", 10.0 + place, 90.0, place == 0) for place in range(4)]
     held = picture(points, {"best published": 90.2}, "about")

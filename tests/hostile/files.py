@@ -174,8 +174,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "its format is 'other'",
     ),
     "a later format version": (
-        lambda: with_contract(lambda c: c.update(format_version=2)),
-        "its format version is 2; this program reads version 1",
+        lambda: with_contract(lambda c: c.update(format_version=3)),
+        "its format version is 3; this program reads versions 1 and 2",
     ),
     "no contract": (_no_contract, "it carries no 'odradek.contract'"),
     "a contract that is no JSON": (

@@ -41,8 +41,8 @@ def test_the_page_says_what_the_model_is_and_was_made_of(sealed):
     assert contract.training["rows_sha256"] in page.said["section"][6]
     assert table["epochs"] == ["3"]
     assert table["torch"] == [contract.training["versions"]["torch"]]
-    assert table["steady"][2] == "constant"
-    assert table["tail"][2] == "asinh"
+    assert table["steady"][3] == "constant"
+    assert table["tail"][3] == "asinh"
     assert (
         "1.50 CPU microseconds per event, the median of 200 batches of 1,024"
         in (page.said["section"][8])
@@ -71,7 +71,7 @@ def test_with_labels_the_page_has_every_plot_and_the_figures_of_evaluate(tmp_pat
     assert page.table["area under the ROC curve"] == [f"{figures.auc:.4f}"]
     assert page.table["anomalies"] == ["100"]
     assert page.table["normal events flagged at the threshold"][0].startswith(
-        f"{100 * figures.fpr:.3g} %"
+        f"{100 * figures.fpr:.3g}%"
     )
     assert (
         "Whether some of these rows also trained the model cannot be seen"
@@ -142,8 +142,8 @@ def test_the_page_keeps_its_size_whatever_the_number_of_features(features, tmp_p
     assert len(text) < 160_000
     page = Page(text)
     if features > 1:
-        assert "60 of 4,096 are listed." in text
-        assert page.table["x4095"] == ["number", "mask", "constant", "0"], "constants come first"
+        assert "50 of 4,096 are listed; 4,046 more are not." in text
+        assert page.table["x4095"] == ["number", "scored without it", "constant", "0"]
         assert "Of 4,096 features: 4,095 standardised, 1 never varied." in text
 
 

@@ -129,16 +129,16 @@ def calibration_plot(calibration: Calibration, normal: Scores, target: float) ->
     return Plot(
         "Flag rate: promised and observed",
         f"Observed against target flag rate of {m:,} labelled normal events, both logarithmic; "
-        f"{outside} of {len(found)} points lie outside the 99 % band.",
+        f"{outside} of {len(found)} points lie outside the 99% band.",
         svg,
         f"Dots are what was observed; a promise kept to the letter would lie on the dashed "
-        f"diagonal. The shade holds what chance explains, 99 % at each rate: both the {n:,} "
+        f"diagonal. The shade holds what chance explains, 99% at each rate: both the {n:,} "
         f"calibration events and the {m:,} labelled normal ones are samples. Where none is "
         "flagged, the dot lies on the lower edge. The dashed upright line is the model's target, "
         "if it is a rate that calibration events bear out.",
         Listing.of(
             "Flag rates",
-            ("target", "observed", "flagged", "99 % band"),
+            ("target", "observed", "flagged", "99% band"),
             [
                 (percent(point.rate), percent(point.observed), point.flagged, _band(point, percent))
                 for point in found
@@ -206,11 +206,11 @@ def p_value_plot(calibration: Calibration, normal: Scores) -> Plot:
         f"ranges, relative to an even spread: {min(relative):.2f} to {max(relative):.2f}.",
         svg,
         "The p-values of normal events like those of the calibration are spread evenly: all bars "
-        "near 1. The shade holds what chance explains, 99 % for each bar. Bars that rise to the "
+        "near 1. The shade holds what chance explains, 99% for each bar. Bars that rise to the "
         "left mean that these events are stranger than those; to the right, that they are tamer.",
         Listing.of(
             "p-values",
-            ("p-value", "events", "relative", "99 % band"),
+            ("p-value", "events", "relative", "99% band"),
             [
                 (f"{one.start:.3g} to {one.end:.3g}", one.events, one.relative, _band(one, written))
                 for one in bins

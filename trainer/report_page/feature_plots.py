@@ -44,6 +44,8 @@ def contributions(names: Sequence[str], labelled: Labelled) -> Plot:
         name if shown.count(name) == 1 else f"{place + 1}. {name}"
         for place, name in enumerate(shown)
     ]
+    most = f"the {len(labels)} largest of {len(names):,} features"
+    largest = most if len(labels) < len(names) else "largest first"
     kinds = {
         "anomalies": labelled.anomalous_shares[order],
         "normal events": labelled.normal_shares[order],
@@ -57,8 +59,8 @@ def contributions(names: Sequence[str], labelled: Labelled) -> Plot:
         f"Bars of the mean share that features have of a score; among anomalies first is "
         f"{labels[0]} with {listed[0][1]}.",
         _bars(labels, kinds),
-        f"Mean share of the score, the {len(labels)} largest of {len(names):,} features. Features "
-        f"of equal part would have {percent(1 / len(names))} each. A large part says where an "
+        f"Mean share of the score, {largest}. Features of equal part "
+        f"would have {percent(1 / len(names))} each. A large part says where an "
         "event is odd, not why.",
         Listing.of("Shares of the score", ("feature", *kinds), listed),
     )
@@ -119,14 +121,14 @@ def loss_curve(
     lowest, highest = (float(edge) for edge in np.quantile(np.concatenate(seen), [0, 1]))
     x = axis(
         "epoch",
-        "epoch, or another equal step of the training",
+        "step of the training: an epoch, or an equal part of it",
         scale={"domain": [1, max(2, epochs)], "nice": False},
-        axis={"values": [int(place) + 1 for place in _spread(epochs, 10)], "format": "d"},
+        axis={"tickMinStep": 1, "format": "d"},
     )
     y = (
         log_axis("loss", "loss", lowest, highest)
         if 0 < lowest * _SPAN_LINEAR_MAX < highest
-        else axis("loss", "loss", scale={"zero": False}, axis={"tickCount": 5, "format": "~g"})
+        else axis("loss", "loss", scale={"zero": False}, axis={"tickCount": 5, "format": ".4~g"})
     )
     line = {"type": "line", "strokeWidth": 2, "point": epochs == 1}
     names = list(kinds)
@@ -144,7 +146,7 @@ def loss_curve(
         f"weights kept are those of {which}.",
         draw([layer(rows, line, x=x, y=y, color=colour, strokeDash=dash), *kept]),
         f"Fit rows are trained on, held-out rows are not. The weights kept are those of {which}.",
-        Listing.of("Loss", ("epoch", *names), numbers),
+        Listing.of("Loss", ("step", *names), numbers),
     )
 
 

@@ -14,6 +14,7 @@ from schemas.calibration import Floats
 from schemas.datafiles import Table
 from trainer.data import rows_digest
 from trainer.evaluate import Evaluation, sum_up
+from trainer.groups import codes_of
 from trainer.metrics import Shares
 from trainer.runtime import BATCH_ROWS, SealedModel, run
 
@@ -67,7 +68,7 @@ def score_labelled(
         anomalous=scores[scored & table.labels],
         normal_shares=_normalised(sums[0]),
         anomalous_shares=_normalised(sums[1]),
-        evaluation=sum_up(model, scores, table.labels, _AT_TPR),
+        evaluation=sum_up(model, scores, table.labels, _AT_TPR, codes_of(model.contract, table)),
         rows_seen=rows_seen,
     )
 

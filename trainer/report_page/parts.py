@@ -6,12 +6,14 @@ escapes it, whatever it holds. Listings are bounded, so that a page stays a page
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-LISTING_ROWS_MAX = 60
+LISTING_ROWS_MAX = 50
 _UNFOLDED_MAX = 40
 TEXT_CHARS_MAX = 80
+_ITEMS_MAX = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Section:
     listings: tuple[Listing, ...] = ()
 
 
-def written(value: object) -> str:
+def written(value: object, chars_max: int = TEXT_CHARS_MAX) -> str:
     """Return any value as text of a bounded length, on one line, with nothing invisible in it."""
     if value is None:
         return "not set"
@@ -79,9 +81,27 @@ def written(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = "".join(mark if mark.isprintable() else "\ufffd" for mark in str(value))
-    return text if len(text) <= TEXT_CHARS_MAX else text[: TEXT_CHARS_MAX - 1] + "…"
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
 def percent(share: float) -> str:
     """Return a share, 0 to 1, in percent to three digits."""
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g}%"
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
+    """Yield dotted names and their values; a long list is only counted."""
+    for name, value in values.items():
+        place = f"{above}{name}"
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{place}.")
+        elif isinstance(value, list | tuple):
+            few = len(value) <= _ITEMS_MAX and not any(isinstance(x, dict | list) for x in value)
+            yield place, ", ".join(map(written, value)) if few else f"{len(value):,} in all"
+        else:
+            yield place, value
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping as it is, and anything else, which a record may hold, as an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -35,8 +35,14 @@ def scores(contract: Contract, labelled: Labelled | None) -> Section:
     calibration = score_plots.calibration_series(contract.calibration)
     anomalies = [score_plots.anomaly_series(labelled.anomalous)] if labelled else []
     normal = [score_plots.normal_series(labelled.normal)] if labelled else []
+    judged = f"An event is flagged if it scores above {threshold.value:.6g}."
+    if contract.groups is not UNSET:
+        judged = (
+            f"An event is flagged if it scores above the threshold of its {contract.groups.name}, "
+            f"or, where that has none, above {threshold.value:.6g}: this one is shown here."
+        )
     sentence = (
-        f"An event is flagged if it scores above {threshold.value:.6g}. Calibration events are "
+        f"{judged} Calibration events are "
         f"{contract.calibration.n:,} normal events that the model was not fitted on, scored by "
         "the sealed file itself."
     )
@@ -101,7 +107,7 @@ def detection(contract: Contract, labelled: Labelled | None) -> Section:
         ("average precision", f"{at.average_precision:.4f}"),
         ("anomalies found at the threshold", _share(at.tpr, at.anomalies)),
         ("normal events flagged at the threshold", _share(at.fpr, at.normal_events)),
-        (f"normal events flagged where {at.at_tpr:.0%} of the anomalies are found", rejection),
+        (f"normal events flagged where {percent(at.at_tpr)} of the anomalies are found", rejection),
         ("digest of the labelled rows", labelled.rows_sha256[:16]),
     ]
     return Section(
@@ -109,7 +115,7 @@ def detection(contract: Contract, labelled: Labelled | None) -> Section:
         title,
         tuple(_about(contract, labelled)),
         plots=(alarm_plots.roc(labelled),),
-        listings=(Listing.of("Figures, with 95 % intervals", ("", labelled.source), rows),),
+        listings=(Listing.of("Figures, with 95% intervals", ("", labelled.source), rows),),
     )
 
 
@@ -172,7 +178,7 @@ def _kept(contract: Contract, labelled: Labelled) -> str:
         return f"{seen} The target is an extrapolation, which has no exact band."
     (point,) = alarm_plots.flag_rates(calibration, labelled.normal, [target])
     verdict = "Chance explains" if point.explained else "That is outside what chance explains,"
-    return f"{seen} {verdict} {percent(point.low)} to {percent(point.high)} (99 %)."
+    return f"{seen} {verdict} {percent(point.low)} to {percent(point.high)} (99%)."
 
 
 def _labels_used(contract: Contract) -> str:
@@ -190,6 +196,11 @@ def _about(contract: Contract, labelled: Labelled) -> Iterator[str]:
         f"On {at.normal_events:,} normal events and {at.anomalies:,} anomalies of "
         f"{labelled.source}. {_labels_used(contract)}"
     )
+    if contract.groups is not UNSET:
+        yield (
+            "The dot is of the groups' own thresholds; the curve is of one threshold for all, so "
+            "that the dot may lie beside it."
+        )
     yield from _seen_before(labelled)
 
 
