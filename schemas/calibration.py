@@ -134,7 +134,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return (1 + self._at_least) / (self.n + 1)
 
     @cached_property
-    def _steps(self) -> tuple[Floats, npt.NDArray[np.float64]]:
+    def steps(self) -> tuple[Floats, npt.NDArray[np.float64]]:
         """Where the p-value falls, ascending; and the p-value of scores not above each, and above.
 
         So the p-value of a score is the one whose place is the number of steps below it.
@@ -161,11 +161,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def reach(self) -> float:
         """The smallest p-value that it gives: the smallest rate, or what a fitted tail reaches."""
-        return float(self._steps[1][-1])
+        return float(self.steps[1][-1])
 
     def p_values(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the p-value of each of `scores`, of any shape; one of a NaN means nothing."""
-        steps, p_values_at = self._steps
+        steps, p_values_at = self.steps
         first_at_least = np.searchsorted(steps, np.asarray(scores, np.float32), side="left")
         p_values: npt.NDArray[np.float64] = p_values_at[first_at_least]
         return p_values
@@ -181,7 +181,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 f"a flag rate of {target_flag_rate:g} is not within {self.reach:.3g} to 1, which "
                 f"{self.n:,} calibration scores support"
             )
-        steps, p_values = self._steps
+        steps, p_values = self.steps
         return float(steps[np.flatnonzero(p_values[:-1] > target_flag_rate)[-1]])
 
     def flagged_max(self, rate: float) -> int:
@@ -192,6 +192,13 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         while k / (self.n + 1) > rate:
             k -= 1
         return k
+
+    def threshold_complaints(self, rate: float, threshold: float) -> Iterator[str]:
+        """Yield why `threshold` is not that of the rate."""
+        if not self.reach <= rate < 1:
+            yield f"{self.n:,} calibration scores cannot support a rate of {rate:g}"
+        elif self.threshold(rate) != threshold:
+            yield f"the threshold is {threshold!r}; its rule gives {self.threshold(rate)!r}"
 
     def complaints(self) -> Iterator[str]:
         """Yield what contradicts itself; what follows a complaint may not be so."""

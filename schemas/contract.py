@@ -1,6 +1,8 @@
 """The sealed model: one ONNX file, and the contract and digest inside it.
 
-The format, version 1. MUST and MAY as in RFC 2119.
+The format, versions 1 and 2. MUST and MAY as in RFC 2119. Version 2 is version 1 with `groups`
+(`schemas.groups`): a file that has them MUST say version 2, because a reader of version 1 would
+judge every event by the pooled threshold; one without them MUST say version 1.
 
 The file
  - MUST be one ONNX model of at most 2 GiB - 1, with no external data.
@@ -45,6 +47,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -54,10 +57,11 @@ import numpy.typing as npt
 from schemas.calibration import Calibration, Floats
 from schemas.category import Codes, category_complaints, total_complaints
 from schemas.event import EventLayout, Path
+from schemas.groups import GroupCalibrations, Groups
 from schemas.score import ModelRef
 
 FORMAT = "odradek-sealed-model"
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (FORMAT_VERSION, GROUPED_FORMAT_VERSION) = (1, 2)
 FEATURES_MAX = 65_536
 SCORE_TOLERANCE_MAX = 1e-4  # Beyond it, p-values of equal events would differ visibly.
 SCORE_SCALE_MIN = 1e-2  # A normal feature gives about 1: what lies so far below it is rounding.
@@ -165,8 +169,8 @@ class GoldenBatch(msgspec.Struct, frozen=True, kw_only=True):
         return np.frombuffer(self.scores, "<f4")
 
 
-class Contract(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sealed model promises about its inputs, outputs, threshold and calibration."""
+class Contract(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """What a sealed model promises; with `groups`, its calibration is the pooled one."""
 
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
@@ -177,6 +181,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[Feature, ...]
     threshold: Threshold
     calibration: Calibration
+    groups: Groups | msgspec.UnsetType = msgspec.UNSET  # Not in the JSON where there are none.
     score_tolerance: ScoreTolerance
     golden: GoldenBatch
     holds_training_rows: bool
@@ -198,6 +203,13 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             for feature in self.features
         )
 
+    @cached_property
+    def by_group(self) -> GroupCalibrations | None:
+        """The calibrations of all groups, or None where there are no groups."""
+        if self.groups is msgspec.UNSET:
+            return None
+        return GroupCalibrations(self.groups.members, self.calibration, self.threshold.value)
+
     def to_json(self) -> str:
         return msgspec.json.encode(self, order="sorted").decode()
 
@@ -212,10 +224,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             head = msgspec.json.decode(text, type=_Head)
             if head.format != FORMAT:
                 raise ModelRefused(f"its format is {head.format!r}; wanted {FORMAT!r}")
-            if head.format_version != FORMAT_VERSION:
+            if head.format_version not in FORMAT_VERSIONS:
                 raise ModelRefused(
-                    f"its format version is {head.format_version}; this program reads version "
-                    f"{FORMAT_VERSION}"
+                    f"its format version is {head.format_version}; this program reads versions "
+                    f"{' and '.join(map(str, FORMAT_VERSIONS))}"
                 )
             contract = msgspec.json.decode(text, type=cls)
         except (msgspec.MsgspecError, UnicodeError) as error:
@@ -254,17 +266,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"the {what} has no place in the event"
         yield from self.calibration.complaints()
         yield from self._rule_complaints()
-        rate = self.threshold.target_flag_rate
         relative, scale = self.score_tolerance.relative, self.score_tolerance.scale
         if not (0 < relative <= SCORE_TOLERANCE_MAX and math.isfinite(scale) and scale >= 0):
             yield f"the score tolerance is {relative:g} and {scale:g}"
-        if not self.calibration.reach <= rate < 1:
-            yield f"{self.calibration.n:,} calibration scores cannot support a rate of {rate:g}"
-        elif self.calibration.threshold(rate) != self.threshold.value:
-            yield (
-                f"the threshold is {self.threshold.value!r}; its rule gives "
-                f"{self.calibration.threshold(rate)!r}"
-            )
+        rate = self.threshold.target_flag_rate
+        yield from self.calibration.threshold_complaints(rate, self.threshold.value)
+        yield from self._group_complaints()
         rows, rest = divmod(len(self.golden.features), 4 * width)
         if rest or not rows or len(self.golden.scores) != 4 * rows:
             yield "the golden batch's rows and scores do not fit the features"
@@ -276,6 +283,16 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
             yield f"the threshold's rule is {rule!r}, and there is {has}"
         if self.threshold.extrapolates and rate >= self.calibration.smallest_rate:
             yield f"the threshold's rule is {rule!r}, and its rate, {rate:g}, needs no tail"
+
+    def _group_complaints(self) -> Iterator[str]:
+        if (self.format_version == GROUPED_FORMAT_VERSION) == (self.groups is msgspec.UNSET):
+            yield f"its version is {self.format_version}; only one with groups has version 2"
+        if self.groups is not msgspec.UNSET:
+            layout, below = self.layout, (self.layout.features + path for path in self.paths)
+            categories = {f.name: f.categories for f in self.features if f.kind == "category"}
+            others = {layout.event_id, layout.timestamp, layout.features, *below}
+            rate = self.threshold.target_flag_rate
+            yield from self.groups.complaints(rate, categories, others)
 
 
 class _Head(msgspec.Struct):

@@ -9,12 +9,14 @@ is the rate itself, and the interval the tail's own. Pure.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from schemas.calibration import Calibration, Tail
+from schemas.groups import Groups
 
 SECONDS_A_DAY = 86_400
 _HALVINGS = 60
@@ -64,6 +66,31 @@ def per_day(calibration: Calibration, target: float, events_per_second: float) -
         f"normal events a second; with nine chances in ten {low} to {high}"
     )
     return f"{text}, by extrapolation" if target < calibration.smallest_rate else text
+
+
+def by_group(groups: Groups, target: float, events_per_second: float | None) -> Iterator[str]:
+    """Yield sentences on what groups are judged by, and their false alarms."""
+    thresholds = [member.threshold for member in groups.members]
+    events = [member.calibration.n for member in groups.members]
+    rates = [flag_rate(member.calibration, target).mean for member in groups.members]
+    low, high = (_whole(rate * 1e6) for rate in (min(rates), max(rates)))
+    yield (
+        f"{len(events):,} group(s) of {groups.name!r} have thresholds of their own, "
+        f"{min(thresholds):.6g} to {max(thresholds):.6g}, from {min(events):,} to {max(events):,} "
+        f"calibration events: about {high if low == high else f'{low} to {high}'} false alarms "
+        "per million normal events of each group"
+    )
+    yield "all others are judged by the pooled one, from " + (
+        "calibration events of theirs, and for all of them together the rate holds"
+        if groups.pooled == "others"
+        else "those of all groups: for lack of their own events nothing is promised of them"
+    )
+    if events_per_second is not None:
+        most = max(rates) * events_per_second * SECONDS_A_DAY
+        yield (
+            f"about {_brief(most)} false alarms a day at {events_per_second:,.10g} events a second "
+            "of such groups"
+        )
 
 
 def describe_tail(tail: Tail) -> str:

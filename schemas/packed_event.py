@@ -6,13 +6,14 @@
 | missing feature | NaN, any of them |
 | category | its code: a whole number, the place in the contract's list; their number if unseen |
 | event id | the header `event-id`, else the key, where it is UTF-8 text of 1 to 512 characters |
+| group | the header `event-group`, for models that judge by one which is no feature |
 | time | the record's own timestamp, epoch milliseconds |
 | that it is packed | the header `content-type` = `application/vnd.odradek.float32`, or a setting |
 
 Without an id, the event's place in its topic stands in, as for JSON. A value of another length,
 an infinite feature, a code that the contract does not have and a header `event-id` that is no such
-text are an `InvalidEvent`. The same values give the same result as in JSON. 57 features take 228
-bytes, and about 590 as JSON.
+text are an `InvalidEvent`; a header `event-group` that names none counts as absent. The same values
+give the same result as in JSON. 57 features take 228 bytes, and about 590 as JSON.
 
 A code says what it means only together with the list that it was taken from. One beyond the list,
 negative or a fraction shows that the sender had another list, or none: it is refused, and not
@@ -28,10 +29,12 @@ from collections.abc import Sequence
 from schemas.category import FeatureCodes
 from schemas.dead_letter import Headers, Reason
 from schemas.event import EVENT_ID_CHARS_MAX, InvalidEvent, ParsedEvent
+from schemas.groups import group_bytes
 
 CONTENT_TYPE_HEADER = "content-type"
 PACKED = b"application/vnd.odradek.float32"
 EVENT_ID_HEADER = "event-id"
+GROUP_HEADER = "event-group"
 FEATURE_BYTES = 4
 
 
@@ -94,6 +97,12 @@ def packed_event_id(key: bytes | None, headers: Headers | None) -> str | None:
             f"{EVENT_ID_CHARS_MAX} characters",
         )
     return event_id
+
+
+def packed_group(headers: Headers | None) -> str | None:
+    """Return the group of a packed event; None if its header names none."""
+    given = (value for name, value in headers or () if name == GROUP_HEADER)
+    return group_bytes(next(given, None))
 
 
 def encode_packed(features: Sequence[float]) -> bytes:

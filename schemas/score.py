@@ -6,6 +6,10 @@ same as p_value <= the model's target flag rate. It is never below 1 / (n + 1), 
 calibration events, unless the model carries a fitted tail: then it is an extrapolation there.
 Times are epoch milliseconds.
 
+Of a model that judges by groups, `threshold` and `p_value` are those of the event's group, and
+`calibration_group` names it: null where the pooled calibration judged. Of other models the record
+has no such field.
+
 An `unscorable` event has neither score nor p-value, and says why in `reason`; it is an event,
 not a dead letter, and it is never taken for a normal one.
 """
@@ -75,6 +79,7 @@ class Score(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     verdict: Verdict
     model: ModelRef
     source: Source
+    calibration_group: str | msgspec.UnsetType | None = msgspec.UNSET
     top_features: list[TopFeature] = []
     reason: UnscorableReason | None = None
     truncated: bool = False

@@ -22,10 +22,11 @@ def encode_event(
     event_id: str | None,
     timestamp_ms: int | None,
     features: Sequence[float | str],
+    group: tuple[Path, str] | None = None,
 ) -> bytes:
     """Return an event of this layout as JSON; NaN is written as null, named where it must be.
 
-    A category is given as its text.
+    A category is given as its text, a group with its place from the top.
 
     Raises:
         ValueError: a feature is infinite, which JSON cannot say.
@@ -37,6 +38,8 @@ def encode_event(
         _put(event, layout.event_id, event_id)
     if timestamp_ms is not None:
         _put(event, layout.timestamp, _write_timestamp(timestamp_ms, layout.timestamp_kind))
+    if group is not None:
+        _put(event, *group)
     if layout.features:
         _put(event, layout.features, list(features))
     else:

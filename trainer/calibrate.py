@@ -31,16 +31,32 @@ CALIBRATE_SHARE_MAX = 0.4
 
 
 @dataclass(frozen=True)
+class GroupPlan:
+    """The groups with a threshold of their own, and how many rows of each calibrate.
+
+    `events` and `rows` are those of the groups `texts`, and, last, of all others together, of
+    which there are `shared`, beside rows that name none.
+    """
+
+    texts: tuple[str, ...]
+    events: tuple[int, ...]
+    rows: tuple[int, ...]
+    shared: int
+
+
+@dataclass(frozen=True)
 class CalibrationPlan:
     """How many rows calibrate, and for which rate. `requested` is None if none was asked for.
 
-    `extrapolates`: the rate is below 1 / (events + 1), and a tail is to be fitted.
+    `extrapolates`: the rate is below 1 / (events + 1), and a tail is to be fitted. `groups`: each
+    of them is calibrated by itself (`trainer.groups`).
     """
 
     target_flag_rate: float
     requested: float | None
     events: int
     extrapolates: bool = False
+    groups: GroupPlan | None = None
 
     @property
     def fewest(self) -> int:

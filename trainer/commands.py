@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -14,9 +14,13 @@ from pydantic import (
     field_validator,
 )
 
+from schemas.contract import Contract
+from schemas.datafiles.groups import GroupColumn
 from schemas.datafiles.table import FileOptions
+from schemas.errors import SettingsError
 from schemas.event import EventLayout, TimestampKind
 from trainer.flags import Flag
+from trainer.groups import GroupPlace
 from trainer.presets import Preset
 from trainer.settings import TrainingSettings
 from trainer.shape import EventShape
@@ -39,6 +43,7 @@ def _split_path(text: object) -> object:
     return tuple(text.split(".")) if isinstance(text, str) and text else () if text == "" else text
 
 
+CHECKPOINT_SUFFIX = ".checkpoint"
 EventPath = Annotated[tuple[str, ...], BeforeValidator(_split_path)]
 
 
@@ -69,6 +74,17 @@ class FitCommand(BaseModel):
     labelled: Path | None = Field(None, description="labelled events to evaluate the model on")
     labelled_array: str = Field("X", description="the events' array in an NPZ file of --labelled")
     report: Path | None = Field(None, description="also write a page about the model, HTML")
+    scratch: Path | None = Field(
+        None,
+        description="folder for rows that memory should not hold, beyond 256 MiB of them; unset: "
+        "the system's for such files (TMPDIR)",
+    )
+    checkpoint_s: float = Field(
+        30.0,
+        ge=0,
+        description="seconds between the saves to MODEL.onnx.checkpoint, from which the same "
+        "command goes on after a kill",
+    )
     name: str | None = Field(None, min_length=1, description="model name; unset: the stem of --out")
     version: str | None = Field(None, min_length=1, description="unset: the time of creation, UTC")
     array: str = Field("X", description="the events' array in an NPZ file")
@@ -84,6 +100,18 @@ class FitCommand(BaseModel):
         (),
         description="a feature that is a text from a list, such as a country; said and not "
         "guessed, because a misspelt number would make one too; may be repeated",
+    )
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        description="calibrate by group: a column, or in JSON events a dotted place, of texts or "
+        "integers, which is then no feature; or one of --category-column",
+    )
+    group_path: EventPath | None = Field(
+        None, description="where a JSON event holds its group, dotted; unset: at --group-by"
+    )
+    group_from: Literal["event", "key"] = Field(
+        "event", description="key: on the topic, the record's key is the group"
     )
     features_path: EventPath = Field(
         ("features",), description="where a JSON event holds its features, dotted; '' is the top"
@@ -119,6 +147,49 @@ class FitCommand(BaseModel):
             pairs |= {} if value is None else {name: value}
         return pairs
 
+    @property
+    def checkpoint(self) -> Path:
+        """The file beside `out` from which an interrupted training goes on."""
+        return self.out.with_name(self.out.name + CHECKPOINT_SUFFIX)
+
+    @property
+    def group_place(self) -> GroupPlace | None:
+        """What the groups are called, and where a record says its own; None if there are none.
+
+        Raises:
+            SettingsError: the flags that say so contradict each other.
+        """
+        name, elsewhere = self.group_by, self.group_path or self.group_from == "key"
+        if name is None:
+            if elsewhere:
+                raise SettingsError("--group-path and --group-from go with --group-by")
+            return None
+        roles = (self.label_column, self.id_column, self.timestamp_column, *self.drop_column)
+        if name in roles:
+            raise SettingsError(
+                f"--group-by {name}: the column is named as something else as well; wanted one "
+                "of them. A group is no feature, unless --category-column names it too"
+            )
+        if name in self.category_column:
+            if elsewhere:
+                raise SettingsError(
+                    f"--group-by {name} is a feature, and read from there; --group-path and "
+                    "--group-from do not apply"
+                )
+            return GroupPlace(name, "feature")
+        if self.group_from == "key":
+            if self.group_path:
+                raise SettingsError("--group-path does not go with --group-from key")
+            return GroupPlace(name, "key")
+        return GroupPlace(name, "event", self.group_path or tuple(name.split(".")))
+
+    def group_column(self, *, strict: bool) -> GroupColumn | None:
+        """Return where a file has the groups; None: nowhere, or among the features."""
+        place = self.group_place
+        if place is None or place.source == "feature":
+            return None
+        return GroupColumn(place.name, place.path, strict)
+
     def options(self) -> FileOptions:
         """Return how the data files are to be read."""
         return FileOptions(
@@ -130,6 +201,7 @@ class FitCommand(BaseModel):
             timestamp_column=self.timestamp_column,
             drop_columns=self.drop_column,
             category_columns=self.category_column,
+            group=self.group_column(strict=True),
             layout=EventLayout(
                 event_id=self.event_id_path,
                 timestamp=self.timestamp_path,
@@ -152,15 +224,16 @@ class _LabelledFile(BaseModel):
         (), description="leave a column out; may be repeated"
     )
 
-    def options(self, layout: EventLayout) -> FileOptions:
-        """Return how the file is to be read, for a model of this layout."""
+    def options(self, contract: Contract) -> FileOptions:
+        """Return how the file is to be read, for a model of this contract."""
         return FileOptions(
             array=self.array,
             label_column=self.label_column,
             id_column=self.id_column,
             timestamp_column=self.timestamp_column,
             drop_columns=self.drop_column,
-            layout=layout,
+            group=GroupColumn.of(contract.groups),
+            layout=contract.layout,
         )
 
 

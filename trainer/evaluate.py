@@ -8,17 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
+from schemas.calibration import Floats
 from schemas.contract import Feature
 from schemas.datafiles import FileOptions, Table, read_table, recoded
 from schemas.datafiles.table import Bools
 from schemas.errors import DataError
-from trainer.metrics import Scores, average_precision, false_alarms_at, roc_auc, share_above
+from schemas.groups import GroupCodes
+from trainer.group_rates import GroupRate, flags, rates_by_group
+from trainer.groups import codes_of
+from trainer.metrics import average_precision, false_alarms_at, roc_auc
 from trainer.runtime import SealedModel, run
+
+_GROUPS_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The figures; shares are 0 to 1. Events without a score count nowhere but in `unscorable`.
+
+    Of a model with groups, `threshold` is the pooled one, and `tpr` and `fpr` are by each group's.
 
     `one_over_fpr` is 1 / `fpr_at_tpr`; None where not one normal event was flagged.
     """
@@ -37,6 +45,7 @@ class Evaluation:
     at_tpr: float
     fpr_at_tpr: float
     one_over_fpr: float | None
+    groups: tuple[GroupRate, ...] = ()
 
     def text(self) -> str:
         """Return the figures for a person to read."""
@@ -52,6 +61,20 @@ class Evaluation:
             f"  at the threshold: {self.tpr:.1%} of the anomalies and {self.fpr:.3%} of the normal "
             f"events flagged (target {self.target_flag_rate:.3%})\n"
             f"  1/FPR at TPR {self.at_tpr:g}: {rejection}"
+            f"{self._by_group()}"
+        )
+
+    def _by_group(self) -> str:
+        """Return what became of the rate in each group, the furthest off first."""
+        if not self.groups:
+            return ""
+        promised = [group for group in self.groups if group.low is not None]
+        inside = sum(group.inside for group in promised)
+        furthest = sorted(self.groups, key=lambda group: -abs(group.rate - self.target_flag_rate))
+        shown = "".join(f"\n    {group.text()}" for group in furthest[:_GROUPS_SHOWN])
+        return (
+            f"\n  by group: {inside:,} of {len(promised):,} within what chance explains (99%)"
+            f"{shown}"
         )
 
 
@@ -81,11 +104,20 @@ def evaluate(model: SealedModel, table: Table, at_tpr: float) -> Evaluation:
         DataError: the model scores no event of one kind.
     """
     assert table.labels is not None  # noqa: S101  # `read_labelled` saw to it.
-    return sum_up(model, run(model.session, table.features).score, table.labels, at_tpr)
+    scores = run(model.session, table.features).score
+    return sum_up(model, scores, table.labels, at_tpr, codes_of(model.contract, table))
 
 
-def sum_up(model: SealedModel, scores: Scores, anomalies: Bools, at_tpr: float) -> Evaluation:
+def sum_up(
+    model: SealedModel,
+    scores: Floats,
+    anomalies: Bools,
+    at_tpr: float,
+    codes: GroupCodes | None = None,
+) -> Evaluation:
     """Sum up scores [n] that the model gave; `anomalies` [n] says which are of anomalies.
+
+    `codes` [n] are the events' groups, if the model has any.
 
     Raises:
         DataError: there is no score of one kind.
@@ -96,6 +128,8 @@ def sum_up(model: SealedModel, scores: Scores, anomalies: Bools, at_tpr: float) 
         raise DataError("the model scores no event of one kind: too many features are missing")
     threshold = model.contract.threshold
     fpr_at_tpr = false_alarms_at(normal, anomalous, at_tpr)
+    flagged = flags(model.contract, scores, codes)
+    quiet = scored & ~anomalies
     return Evaluation(
         model=f"{model.contract.name} {model.contract.version}",
         digest=model.digest,
@@ -106,9 +140,12 @@ def sum_up(model: SealedModel, scores: Scores, anomalies: Bools, at_tpr: float) 
         average_precision=average_precision(normal, anomalous),
         threshold=threshold.value,
         target_flag_rate=threshold.target_flag_rate,
-        tpr=share_above(anomalous, threshold.value),
-        fpr=share_above(normal, threshold.value),
+        tpr=float(flagged[scored & anomalies].mean()),
+        fpr=float(flagged[quiet].mean()),
         at_tpr=at_tpr,
         fpr_at_tpr=fpr_at_tpr,
         one_over_fpr=1 / fpr_at_tpr if fpr_at_tpr else None,
+        groups=()
+        if codes is None
+        else tuple(rates_by_group(model.contract, scores[quiet], codes[quiet])),
     )

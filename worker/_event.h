@@ -15,7 +15,17 @@
 /* Of layouts and of what is skipped. Python reads deeper. */
 #define DEPTH_MAX 64
 
-enum kind { OBJECT, FEATURES, NAMED_FEATURES, FEATURE, EVENT_ID, TIME_MS, TIME_S, TIME_TEXT };
+enum kind {
+    OBJECT,
+    FEATURES,
+    NAMED_FEATURES,
+    FEATURE,
+    EVENT_ID,
+    TIME_MS,
+    TIME_S,
+    TIME_TEXT,
+    GROUP,
+};
 
 /* A key that the layout knows, and what stands there. */
 typedef struct {
@@ -51,6 +61,7 @@ typedef struct {
     float *row;
     bool has_features;
     Text event_id;
+    Text group;
     Text time;            /* Of TIME_TEXT. */
     int64_t timestamp_ms; /* Of the others; -1 where there is none. */
 } Event;
@@ -140,16 +151,17 @@ static inline const char *read_feature(const char *p, float *feature)
     return p != NULL && nearest_float(&number, feature) ? p : NULL;
 }
 
-static const char *read_event_id(const char *p, Text *event_id)
+/* Read a string or an integer as its text: an event's id, or its group. */
+static const char *read_name(const char *p, Text *name)
 {
     Number number;
-    if (*p == '"') return read_text(p + 1, event_id);
+    if (*p == '"') return read_text(p + 1, name);
     if (*p == 'n') return skip_word(p, "null");
-    event_id->start = p;
+    name->start = p;
     p = read_number(p, &number);
     if (p == NULL || !number.integer || number.digits > 18) return NULL;
     if (number.negative && number.mantissa == 0) return NULL; /* Python would write -0 as 0. */
-    event_id->bytes = p - event_id->start;
+    name->bytes = p - name->start;
     return p;
 }
 
@@ -252,7 +264,9 @@ static const char *read_node(const char *p, Event *event, Node *node, int depth)
     case FEATURE:
         return read_feature(p, event->row + node->place);
     case EVENT_ID:
-        return read_event_id(p, &event->event_id);
+        return read_name(p, &event->event_id);
+    case GROUP:
+        return read_name(p, &event->group);
     case TIME_MS:
     case TIME_S:
     case TIME_TEXT:

@@ -11,7 +11,18 @@ typedef struct {
     Layout layout;
     Py_ssize_t event_bytes_max;
     Py_ssize_t event_id_chars_max;
+    Py_ssize_t group_chars_max;
 } Scanner;
+
+/* What is filled as records are scanned; `groups` is NULL where nobody asks for them. */
+typedef struct {
+    PyObject *values, *event_ids, *timestamps_ms, *groups;
+} Lists;
+
+/* What is made of one record, beside its row; owned, or NULL. */
+typedef struct {
+    PyObject *event_id, *timestamp, *group;
+} Heads;
 
 /* Return a new str, None where there is no text, or NULL: with an error set, or without one where
  * the text is not UTF-8 or too long. */
@@ -28,59 +39,76 @@ static PyObject *object_of_text(Text text, Py_ssize_t chars_max)
 }
 
 /* Return 1 where the record is taken, 0 where it is not, -1 with an error set. */
-static int scan_record(Scanner *self, PyObject *value, float *row, PyObject **event_id,
-                       PyObject **timestamp)
+static int scan_record(Scanner *self, PyObject *value, float *row, bool grouped, Heads *heads)
 {
     Event event;
     Py_ssize_t bytes = PyBytes_Size(value);
     if (bytes > self->event_bytes_max) return 0;
     if (!read_event(PyBytes_AsString(value), bytes, row, &self->layout, &event)) return 0;
-    *event_id = object_of_text(event.event_id, self->event_id_chars_max);
-    if (*event_id == NULL) return PyErr_Occurred() ? -1 : 0;
+    heads->event_id = object_of_text(event.event_id, self->event_id_chars_max);
+    if (heads->event_id == NULL) return PyErr_Occurred() ? -1 : 0;
+    if (grouped) {
+        heads->group = object_of_text(event.group, self->group_chars_max);
+        if (heads->group == NULL) return PyErr_Occurred() ? -1 : 0;
+    }
     if (event.time.start != NULL) {
         if (event.time.bytes == 0) return 0; /* An id may be empty, a time may not. */
-        *timestamp = object_of_text(event.time, self->event_id_chars_max);
+        heads->timestamp = object_of_text(event.time, self->event_id_chars_max);
     } else if (event.timestamp_ms >= 0) {
-        *timestamp = PyLong_FromLongLong(event.timestamp_ms);
+        heads->timestamp = PyLong_FromLongLong(event.timestamp_ms);
     } else {
-        *timestamp = Py_NewRef(Py_None);
+        heads->timestamp = Py_NewRef(Py_None);
     }
-    if (*timestamp == NULL) return PyErr_Occurred() ? -1 : 0;
+    if (heads->timestamp == NULL) return PyErr_Occurred() ? -1 : 0;
     return 1;
 }
 
-/* Scan one record and put its id and time in their places; return as `scan_record`. What the
- * lists held before may run any code as it goes, so each access asks whether the place is there. */
-static int scan_row(Scanner *self, Py_ssize_t row, PyObject *values, float *matrix,
-                    PyObject *event_ids, PyObject *timestamps_ms)
+/* Put an object in its place; the list takes our reference, even if there is no such place. */
+static bool put(PyObject *list, Py_ssize_t row, PyObject **object)
 {
-    PyObject *event_id = NULL, *timestamp = NULL;
-    PyObject *value = PyList_GetItem(values, row);
+    PyObject *given = *object;
+    *object = NULL;
+    return PyList_SetItem(list, row, given) == 0;
+}
+
+/* Scan one record and put what is made of it in its places; return as `scan_record`. What the
+ * lists held before may run any code as it goes, so each access asks whether the place is there. */
+static int scan_row(Scanner *self, Py_ssize_t row, const Lists *lists, float *matrix)
+{
+    Heads heads = {NULL, NULL, NULL};
+    PyObject *value = PyList_GetItem(lists->values, row);
     if (value == NULL) return -1;
     if (value == Py_None) return 0;
     if (!PyBytes_Check(value)) {
         PyErr_Format(PyExc_TypeError, "value %zd is no bytes object and not None", row);
         return -1;
     }
-    int taken = scan_record(self, value, matrix + row * self->layout.width, &event_id, &timestamp);
-    if (taken != 1) {
-        Py_XDECREF(event_id);
-        return taken;
+    float *features = matrix + row * self->layout.width;
+    int taken = scan_record(self, value, features, lists->groups != NULL, &heads);
+    if (taken == 1
+        && !(put(lists->event_ids, row, &heads.event_id)
+             && put(lists->timestamps_ms, row, &heads.timestamp)
+             && (heads.group == NULL || put(lists->groups, row, &heads.group)))) {
+        taken = -1;
     }
-    if (PyList_SetItem(event_ids, row, event_id) < 0) { /* It took our reference all the same. */
-        Py_DECREF(timestamp);
-        return -1;
-    }
-    return PyList_SetItem(timestamps_ms, row, timestamp) < 0 ? -1 : 1;
+    Py_XDECREF(heads.event_id);
+    Py_XDECREF(heads.timestamp);
+    Py_XDECREF(heads.group);
+    return taken;
 }
 
-static bool check_sizes(const Scanner *self, PyObject *values, const Py_buffer *matrix,
-                        PyObject *event_ids, PyObject *timestamps_ms)
+static bool check_sizes(const Scanner *self, const Lists *lists, const Py_buffer *matrix)
 {
-    Py_ssize_t count = PyList_Size(values), width = self->layout.width;
-    if (PyList_Size(event_ids) != count || PyList_Size(timestamps_ms) != count) {
+    Py_ssize_t count = PyList_Size(lists->values), width = self->layout.width;
+    Py_ssize_t ids = PyList_Size(lists->event_ids), times = PyList_Size(lists->timestamps_ms);
+    if (ids != count || times != count) {
         PyErr_Format(PyExc_ValueError, "%zd values, %zd ids and %zd times; wanted as many of each",
-                     count, PyList_Size(event_ids), PyList_Size(timestamps_ms));
+                     count, ids, times);
+        return false;
+    }
+    if (lists->groups != NULL && PyList_Size(lists->groups) != count) {
+        PyErr_Format(PyExc_ValueError, "%zd values and %zd groups; wanted as many of each", count,
+                     PyList_Size(lists->groups));
         return false;
     }
     if (matrix->ndim != 2 || matrix->format == NULL || strcmp(matrix->format, "f") != 0
@@ -94,20 +122,26 @@ static bool check_sizes(const Scanner *self, PyObject *values, const Py_buffer *
 
 static PyObject *Scanner_scan(Scanner *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"values", "matrix", "event_ids", "timestamps_ms", NULL};
-    PyObject *values, *matrix, *event_ids, *timestamps_ms, *untaken = NULL;
+    static char *names[] = {"values", "matrix", "event_ids", "timestamps_ms", "groups", NULL};
+    PyObject *matrix, *groups = Py_None, *untaken = NULL;
+    Lists lists;
     Py_buffer view;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!O!:scan", names, &PyList_Type, &values,
-                                     &matrix, &PyList_Type, &event_ids, &PyList_Type,
-                                     &timestamps_ms)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!O!|O:scan", names, &PyList_Type,
+                                     &lists.values, &matrix, &PyList_Type, &lists.event_ids,
+                                     &PyList_Type, &lists.timestamps_ms, &groups)) {
         return NULL;
     }
+    if (groups != Py_None && !PyList_Check(groups)) {
+        PyErr_SetString(PyExc_TypeError, "the groups are no list and not None");
+        return NULL;
+    }
+    lists.groups = groups == Py_None ? NULL : groups;
     if (PyObject_GetBuffer(matrix, &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT) < 0) {
         return NULL;
     }
-    if (check_sizes(self, values, &view, event_ids, timestamps_ms)) untaken = PyList_New(0);
+    if (check_sizes(self, &lists, &view)) untaken = PyList_New(0);
     for (Py_ssize_t row = 0; untaken != NULL && row < view.shape[0]; row++) {
-        int taken = scan_row(self, row, values, view.buf, event_ids, timestamps_ms);
+        int taken = scan_row(self, row, &lists, view.buf);
         if (taken == 0) {
             PyObject *number = PyLong_FromSsize_t(row);
             taken = number == NULL ? -1 : PyList_Append(untaken, number);
@@ -135,6 +169,7 @@ static bool check_node(const Layout *layout, Py_ssize_t place)
     case TIME_MS:
     case TIME_S:
     case TIME_TEXT:
+    case GROUP:
         return place > 0;
     }
     return false;
@@ -166,14 +201,20 @@ static bool set_node(Layout *layout, Py_ssize_t place, PyObject *item)
 static PyObject *Scanner_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {
-        "nodes", "width", "event_bytes_max", "event_id_chars_max", "timestamp_ms_max", NULL,
+        "nodes",
+        "width",
+        "event_bytes_max",
+        "event_id_chars_max",
+        "group_chars_max",
+        "timestamp_ms_max",
+        NULL,
     };
     PyObject *nodes;
-    Py_ssize_t width, event_bytes_max, event_id_chars_max;
+    Py_ssize_t width, event_bytes_max, event_id_chars_max, group_chars_max;
     long long timestamp_ms_max;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!n$nnL:Scanner", names, &PyTuple_Type, &nodes,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!n$nnnL:Scanner", names, &PyTuple_Type, &nodes,
                                      &width, &event_bytes_max, &event_id_chars_max,
-                                     &timestamp_ms_max)) {
+                                     &group_chars_max, &timestamp_ms_max)) {
         return NULL;
     }
     Py_ssize_t count = PyTuple_Size(nodes);
@@ -185,6 +226,7 @@ static PyObject *Scanner_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     if (self == NULL) return NULL;
     self->event_bytes_max = event_bytes_max;
     self->event_id_chars_max = event_id_chars_max;
+    self->group_chars_max = group_chars_max;
     Layout *layout = &self->layout;
     *layout = (Layout){.width = width, .timestamp_ms_max = timestamp_ms_max};
     layout->nodes = PyMem_Calloc((size_t)count, sizeof(Node));
@@ -240,7 +282,7 @@ static int module_exec(PyObject *module)
         || PyModule_AddIntMacro(module, NAMED_FEATURES) < 0
         || PyModule_AddIntMacro(module, FEATURE) < 0 || PyModule_AddIntMacro(module, EVENT_ID) < 0
         || PyModule_AddIntMacro(module, TIME_MS) < 0 || PyModule_AddIntMacro(module, TIME_S) < 0
-        || PyModule_AddIntMacro(module, TIME_TEXT) < 0) {
+        || PyModule_AddIntMacro(module, TIME_TEXT) < 0 || PyModule_AddIntMacro(module, GROUP) < 0) {
         return -1;
     }
     PyObject *type = PyType_FromModuleAndSpec(module, &Scanner_spec, NULL);

@@ -10,6 +10,7 @@ EVENT_ID: int
 TIME_MS: int
 TIME_S: int
 TIME_TEXT: int
+GROUP: int
 
 class Scanner:
     def __new__(
@@ -19,6 +20,7 @@ class Scanner:
         *,
         event_bytes_max: int,
         event_id_chars_max: int,
+        group_chars_max: int,
         timestamp_ms_max: int,
     ) -> Scanner: ...
     def scan(
@@ -27,4 +29,5 @@ class Scanner:
         matrix: Floats,
         event_ids: list[str | None],
         timestamps_ms: list[int | None],
+        groups: list[str | None] | None = None,
     ) -> list[int]: ...

@@ -14,6 +14,7 @@ import numpy as np
 from schemas.contract import Contract
 from schemas.dead_letter import Headers
 from schemas.packed_event import CONTENT_TYPE_HEADER, PACKED
+from worker.groups import group_path
 from worker.read_json import JsonReader
 from worker.read_packed import PackedReader
 from worker.turn import Batch, Records, Reject
@@ -26,7 +27,9 @@ class Decoder:
 
     def __init__(self, contract: Contract) -> None:
         self._json = JsonReader.of(contract)
-        self._packed = PackedReader(len(contract.features), contract.codes)
+        self._packed = PackedReader(
+            len(contract.features), contract.codes, grouped=group_path(contract) is not None
+        )
 
     @property
     def scans(self) -> bool:
@@ -72,6 +75,7 @@ def _together(parts: Sequence[tuple[Sequence[int], Batch]]) -> Batch:
     order = np.argsort(rows).tolist()
     event_ids = [event_id for _, batch in parts for event_id in batch.event_ids]
     times = [time for _, batch in parts for time in batch.timestamps_ms]
+    groups = [group for _, batch in parts for group in batch.groups or ()]
     rejects = [
         Reject(places[reject.row], reject.reason, reject.detail)
         for places, batch in parts
@@ -83,4 +87,5 @@ def _together(parts: Sequence[tuple[Sequence[int], Batch]]) -> Batch:
         [event_ids[place] for place in order],
         [times[place] for place in order],
         sorted(rejects, key=lambda reject: reject.row),
+        [groups[place] for place in order] if groups else None,
     )

@@ -37,6 +37,7 @@ from schemas.errors import OutsideError
 from schemas.score import ModelRef
 from worker.buckets import BoundSession
 from worker.decode import Decoder
+from worker.groups import GroupReader
 from worker.session import (
     CpuSession,
     CudaFailed,
@@ -105,6 +106,7 @@ class Model:
         self.digest = digest
         self.reference: ModelRef = contract.reference(digest)
         self.decoder = Decoder(contract)
+        self.groups = GroupReader.of(contract)
         self.provider = serving.provider
         self.fell_back = serving.fell_back
         self._run, self._standby = serving.run, serving.standby

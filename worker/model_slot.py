@@ -12,9 +12,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from schemas.contract import ModelRefused
+from schemas.contract import Contract, ModelRefused
 from schemas.errors import OutsideError, SettingsError
 from worker.model import Model
 
@@ -119,6 +120,12 @@ class ModelSlot:
                     "events mean something else; ODRADEK_ALLOW_CONTRACT_CHANGE=true allows it, and "
                     "does no harm where events are JSON"
                 )
+        if _group_place(old) != _group_place(new):
+            raise ModelRefused(
+                f"its groups are read from {_group_place(new)}, the current model's from "
+                f"{_group_place(old)}; ODRADEK_ALLOW_CONTRACT_CHANGE=true allows it, and events "
+                "that say nothing there are judged by the pooled calibration"
+            )
         if (old.features, old.layout) != (new.features, new.layout):
             raise ModelRefused(
                 f"its {len(new.features)} features or their places differ from the current "
@@ -132,6 +139,17 @@ def _signature(path: Path) -> Signature | None:
     except OSError:
         return None  # Between a writer's remove and rename; the current model goes on.
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _group_place(contract: Contract) -> str:
+    """Return where records say their groups; which groups there are is the training's affair."""
+    if contract.groups is UNSET:
+        return "nowhere"
+    source, place = contract.groups.place
+    named = place if isinstance(place, str) else ".".join(place)
+    return {"feature": f"the feature {named!r}", "event": f"the event at {named}"}.get(
+        source, "the record's key"
+    )
 
 
 def _describe(model: Model) -> str:

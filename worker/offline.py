@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
@@ -17,7 +18,7 @@ from schemas.contract import ModelRefused
 from schemas.datafiles import FileOptions
 from schemas.errors import DataError, SettingsError
 from schemas.event import EventLayout, TimestampKind
-from schemas.false_alarms import per_day
+from schemas.false_alarms import by_group, per_day
 from worker.model import Model, ModelOptions, open_model
 from worker.score_file import score_file
 
@@ -79,14 +80,19 @@ def check(arguments: Sequence[str]) -> int:
         return 1
     contract = model.contract
     rate, calibration = contract.threshold.target_flag_rate, contract.calibration
+    pooled = "" if contract.groups is UNSET else "pooled "
     ground = "extrapolated from" if contract.threshold.extrapolates else "from"
     sys.stdout.write(
         f"{settings.model} is fit to serve on {model.provider}: {contract.name} "
-        f"{contract.version}, {len(contract.features)} features, threshold "
+        f"{contract.version}, {len(contract.features)} features, {pooled}threshold "
         f"{contract.threshold.value:.6g} for a flag rate of {rate:g} {ground} "
         f"{calibration.n:,} calibration events, digest {model.digest}\n"
     )
-    if settings.events_per_second is not None:
+    if contract.groups is not UNSET:
+        sys.stdout.writelines(
+            f"{line}\n" for line in by_group(contract.groups, rate, settings.events_per_second)
+        )
+    elif settings.events_per_second is not None:
         sys.stdout.write(f"{per_day(calibration, rate, settings.events_per_second)}\n")
     return 0
 

@@ -11,15 +11,19 @@ import numpy as np
 from schemas.calibration import Floats
 from schemas.category import FeatureCodes
 from schemas.event import InvalidEvent
-from schemas.packed_event import FEATURE_BYTES, packed_event_id, parse_packed
+from schemas.packed_event import FEATURE_BYTES, packed_event_id, packed_group, parse_packed
 from worker.turn import Batch, Records, Reject
 
 
 class PackedReader:
-    """Reads the packed events of a contract with so many features; `codes` as in `parse_packed`."""
+    """Reads the packed events of a contract with so many features; `codes` as in `parse_packed`.
 
-    def __init__(self, features: int, codes: FeatureCodes = ()) -> None:
+    `grouped`: their groups are wanted, too.
+    """
+
+    def __init__(self, features: int, codes: FeatureCodes = (), *, grouped: bool = False) -> None:
         self._width = features
+        self._grouped = grouped
         self._codes = codes
         known = {place: len(of) for place, of in enumerate(codes) if of is not None}
         self._categories, self._unseen = [*known], np.array([*known.values()], np.float32)
@@ -27,13 +31,14 @@ class PackedReader:
     def read(self, records: Records) -> Batch:
         """Sort records into events and rejects; none is without a place."""
         times: list[int | None] = [None] * len(records)
+        groups = [*map(packed_group, records.headers)] if self._grouped else None
         if (features := self._matrix(records)) is not None:
             try:
                 event_ids = [*map(packed_event_id, records.keys, records.headers)]
-                return Batch.of(records, features, event_ids, times, [])
+                return Batch.of(records, features, event_ids, times, [], groups)
             except InvalidEvent:
                 pass  # Which one, and why, is found below.
-        return self._read_each(records, times)
+        return self._read_each(records, times, groups)
 
     def _matrix(self, records: Records) -> Floats | None:
         """Return the features [n, d], or None where a record has none."""
@@ -51,7 +56,9 @@ class PackedReader:
         good = (codes == np.trunc(codes)) & (codes >= 0) & (codes <= self._unseen)
         return bool((good | np.isnan(codes)).all())
 
-    def _read_each(self, records: Records, times: list[int | None]) -> Batch:
+    def _read_each(
+        self, records: Records, times: list[int | None], groups: list[str | None] | None
+    ) -> Batch:
         features = np.full((len(records), self._width), np.nan, np.float32)
         event_ids: list[str | None] = [None] * len(records)
         rejects: list[Reject] = []
@@ -64,4 +71,4 @@ class PackedReader:
                 continue
             event_ids[row] = event.event_id
             features[row] = event.features
-        return Batch.of(records, features, event_ids, times, rejects)
+        return Batch.of(records, features, event_ids, times, rejects, groups)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat, starmap
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from schemas.calibration import Floats
@@ -26,6 +27,7 @@ from schemas.dead_letter import (
     attempts_before,
     without_ours,
 )
+from schemas.groups import GroupCodes
 from schemas.packed_event import CONTENT_TYPE_HEADER
 from schemas.score import (
     SCORE_VERSION,
@@ -49,7 +51,8 @@ def to_results(
     records: Records, batch: Batch, scored: Scored, model: Model, top_features_max: int
 ) -> Outputs:
     """Return one output for every record of the turn: a score record or a dead letter."""
-    judged = judge(scored.scores, model.contract)
+    groups = model.groups.codes(records, batch) if model.groups else None
+    judged = judge(scored.scores, model.contract, groups)
     p_values = judged.p_values
     tally = Tally(
         outcomes={**Counter(judged.verdicts), "dead_letter": len(batch.rejects)},
@@ -67,19 +70,32 @@ def to_results(
 class Judged(NamedTuple):
     """What the contract makes of n scores: p-values [n], NaN where there is none, and verdicts.
 
-    `flagged` and `unscorable` are the places of those verdicts.
+    `flagged` and `unscorable` are the places of those verdicts. With groups, `thresholds` and
+    `groups` say of each event what judged it: the threshold, and whose; None: the pooled one.
     """
 
     p_values: npt.NDArray[np.float64]
     verdicts: list[Verdict]
     flagged: list[int]
     unscorable: list[int]
+    thresholds: list[float] | None = None
+    groups: list[str | None] | None = None
 
 
-def judge(scores: Floats, contract: Contract) -> Judged:
-    """Judge scores, float32 [n]."""
-    p_values = contract.calibration.p_values(scores)
-    flagged = scores > np.float32(contract.threshold.value)
+def judge(scores: Floats, contract: Contract, codes: GroupCodes | None = None) -> Judged:
+    """Judge scores, float32 [n]; `codes` [n] are their groups', if the contract has any."""
+    if contract.groups is UNSET or contract.by_group is None or codes is None:
+        return _judged(scores, contract.calibration.p_values(scores), contract.threshold.value)
+    thresholds = contract.by_group.thresholds(codes)
+    judged = _judged(scores, contract.by_group.p_values(scores, codes), thresholds)
+    texts: list[str | None] = [*contract.groups.texts, None]
+    return judged._replace(
+        thresholds=thresholds.tolist(), groups=[texts[code] for code in codes.tolist()]
+    )
+
+
+def _judged(scores: Floats, p_values: npt.NDArray[np.float64], threshold: float | Floats) -> Judged:
+    flagged = scores > np.float32(threshold)
     kinds = flagged.astype(np.intp)
     finite = np.isfinite(scores)
     if finite.all():
@@ -104,18 +120,21 @@ def _score_records(
     sources = map(
         Source, repeat(records.topic), _at(rows, records.partitions), _at(rows, records.offsets)
     )
+    threshold = repeat(model.contract.threshold.value, len(rows))
     # Column by column in C: a loop that names the fields costs half as much again.
-    columns = (
+    columns: list[Iterable[Any]] = [
         repeat(SCORE_VERSION, len(rows)),
         batch.event_ids,
         batch.timestamps_ms,
         scored.scores.tolist(),
         judged.p_values.tolist(),
-        repeat(model.contract.threshold.value, len(rows)),
+        threshold if judged.thresholds is None else judged.thresholds,
         judged.verdicts,
         repeat(written_once(model.reference), len(rows)),
         sources,
-    )
+    ]
+    if judged.groups is not None:
+        columns.append(judged.groups)
     scores = [*starmap(Score, zip(*columns, strict=True))]
     if flagged := judged.flagged:
         names = model.contract.feature_names

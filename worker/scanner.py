@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeAlias, cast
 
 from schemas.calibration import Floats
+from schemas.category import CATEGORY_CHARS_MAX
 from schemas.event import (
     EVENT_BYTES_MAX,
     EVENT_ID_CHARS_MAX,
@@ -42,12 +43,14 @@ class Scanner(Protocol):
         matrix: Floats,
         event_ids: list[str | None],
         timestamps_ms: list[int | None],
+        groups: list[str | None] | None = None,
     ) -> list[int]:
         """Scan records into rows; return the rows not taken, ascending.
 
-        `matrix` is float32 [n, d], writable and C-contiguous; the lists of ids and times hold n
-        Nones. Of a taken row the features are set (NaN where missing), and the id and the time
-        where the event has them. In the places of a row not taken anything may stand.
+        `matrix` is float32 [n, d], writable and C-contiguous; the lists of ids, times and groups
+        (None if nobody asks for them) hold n Nones. Of a taken row the features are set (NaN where
+        missing), and the id, the time and the group where the event has them. In the places of a
+        row not taken anything may stand.
 
         Raises:
             TypeError, ValueError: the arguments are of other types or sizes.
@@ -55,11 +58,16 @@ class Scanner(Protocol):
         ...
 
 
-def compile_scanner(layout: EventLayout, paths: Sequence[Path]) -> Scanner | None:
-    """Return a scanner of such events, or None where none was built or the layout is beyond it."""
+def compile_scanner(
+    layout: EventLayout, paths: Sequence[Path], group: Path | None = None
+) -> Scanner | None:
+    """Return a scanner of such events, or None where none was built or the layout is beyond it.
+
+    `group` is where an event has its group, from the top.
+    """
     if _scanner is None:
         return None
-    nodes = _nodes(layout, paths)
+    nodes = _nodes(layout, paths, group)
     if nodes is None:
         return None
     scanner = _scanner.Scanner(
@@ -67,6 +75,7 @@ def compile_scanner(layout: EventLayout, paths: Sequence[Path]) -> Scanner | Non
         len(paths),
         event_bytes_max=EVENT_BYTES_MAX,
         event_id_chars_max=EVENT_ID_CHARS_MAX,
+        group_chars_max=CATEGORY_CHARS_MAX,
         timestamp_ms_max=TIMESTAMP_MS_MAX,
     )
     return _Rfc3339Scanner(scanner) if layout.timestamp_kind == "rfc3339" else scanner
@@ -84,8 +93,9 @@ class _Rfc3339Scanner:
         matrix: Floats,
         event_ids: list[str | None],
         timestamps_ms: list[int | None],
+        groups: list[str | None] | None = None,
     ) -> list[int]:
-        untaken = set(self._scanner.scan(values, matrix, event_ids, timestamps_ms))
+        untaken = set(self._scanner.scan(values, matrix, event_ids, timestamps_ms, groups))
         for row, text in enumerate(cast("list[str | None]", timestamps_ms)):
             if text is not None and row not in untaken:
                 try:
@@ -100,13 +110,15 @@ Tree: TypeAlias = "dict[bytes, Tree | Leaf]"
 Nodes: TypeAlias = tuple[tuple[bytes, int, int, int], ...]
 
 
-def _nodes(layout: EventLayout, paths: Sequence[Path]) -> Nodes | None:
+def _nodes(layout: EventLayout, paths: Sequence[Path], group: Path | None) -> Nodes | None:
     """Return the layout's keys as the compiled scanner wants them, or None if it wants others."""
     times = {"ms": _scanner.TIME_MS, "s": _scanner.TIME_S, "rfc3339": _scanner.TIME_TEXT}
     heads = {
         layout.event_id: (_scanner.EVENT_ID, 0),
         layout.timestamp: (times[layout.timestamp_kind], 0),
     }
+    if group is not None:
+        heads[group] = (_scanner.GROUP, 0)
     event: Tree = {}
     try:
         features = _object(event, layout.features)
@@ -116,7 +128,7 @@ def _nodes(layout: EventLayout, paths: Sequence[Path]) -> Nodes | None:
             _put(event, path, leaf)
     except ValueError:
         return None
-    if len(heads) < 2 or not paths:
+    if len(heads) < (2 if group is None else 3) or not paths:
         return None
     # Of an array of features nothing can stand below.
     above = any(path[: len(layout.features)] == layout.features for path in heads)

@@ -97,7 +97,8 @@ class Batch:
     """The events of a turn, and its rejects.
 
     `features` is float32 [n, d], NaN where missing; `rows[i]` is the place in the turn's records
-    of the event in row i. A row is either here or among the rejects.
+    of the event in row i. A row is either here or among the rejects. `groups` are the texts of the
+    events' groups, as they stand there; None where the contract's groups are not read from events.
     """
 
     features: Floats
@@ -105,6 +106,7 @@ class Batch:
     event_ids: list[str]
     timestamps_ms: list[int]
     rejects: list[Reject]
+    groups: list[str | None] | None = None
 
     @classmethod
     def of(
@@ -114,6 +116,7 @@ class Batch:
         event_ids: list[str | None],
         timestamps_ms: list[int | None],
         rejects: list[Reject],
+        groups: list[str | None] | None = None,
     ) -> Batch:
         """Return the batch of columns that have a place for every record, rejects in order.
 
@@ -126,6 +129,7 @@ class Batch:
             features = features[rows]
             event_ids = [event_ids[row] for row in rows]
             timestamps_ms = [timestamps_ms[row] for row in rows]
+            groups = groups and [groups[row] for row in rows]
         if None in event_ids:
             event_ids = [
                 records.place_of(row) if event_id is None else event_id
@@ -137,7 +141,7 @@ class Batch:
                 for row, time in zip(rows, timestamps_ms, strict=True)
             ]
         ids, times = cast("list[str]", event_ids), cast("list[int]", timestamps_ms)
-        return cls(features, rows, ids, times, rejects)
+        return cls(features, rows, ids, times, rejects, groups)
 
 
 @dataclass(frozen=True, slots=True)

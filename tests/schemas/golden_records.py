@@ -12,9 +12,17 @@ import msgspec
 import numpy as np
 
 from schemas.calibration import Calibration, Tail
-from schemas.contract import Contract, Feature, GoldenBatch, ScoreTolerance, Threshold
+from schemas.contract import (
+    GROUPED_FORMAT_VERSION,
+    Contract,
+    Feature,
+    GoldenBatch,
+    ScoreTolerance,
+    Threshold,
+)
 from schemas.dead_letter import DEAD_LETTER_VERSION, DeadLetter, Reason
 from schemas.event import EventLayout
+from schemas.groups import Group, Groups
 from schemas.score import (
     SCORE_VERSION,
     ModelRef,
@@ -98,6 +106,23 @@ EXTRAPOLATING = msgspec.structs.replace(
     calibration=msgspec.structs.replace(CONTRACT.calibration, tail=TAIL),
 )
 
+GROUPED = msgspec.structs.replace(
+    CONTRACT,
+    format_version=GROUPED_FORMAT_VERSION,
+    groups=Groups(
+        name="meta.shop",
+        source="event",
+        path=("meta", "shop"),
+        pooled="others",
+        members=(
+            Group(text="caf\u00e9", threshold=0.75, calibration=Calibration.of([0.25, 0.5, 0.75])),
+            Group(text="17", threshold=8.0, calibration=Calibration.of([4, 6, 8])),
+        ),
+    ),
+)
+OF_A_GROUP = msgspec.structs.replace(NORMAL, threshold=0.75, calibration_group="caf\u00e9")
+POOLED = msgspec.structs.replace(NORMAL, calibration_group=None)
+
 
 def records() -> dict[str, bytes]:
     return {
@@ -105,11 +130,14 @@ def records() -> dict[str, bytes]:
         "score_anomalous.json": encode_score(ANOMALOUS),
         "score_unscorable.json": encode_score(UNSCORABLE),
         "score_truncated.json": truncate_score(encode_score(ANOMALOUS)),
+        "score_of_a_group.json": encode_score(OF_A_GROUP),
+        "score_pooled.json": encode_score(POOLED),
         "dead_letter.headers": _headers(LETTER),
         "dead_letter_stub.headers": _headers(LETTER.as_stub(b"x" * 100_000)),
         "dead_letter_again.headers": _headers(AGAIN),
         "contract.json": CONTRACT.to_json().encode(),
         "contract_extrapolating.json": EXTRAPOLATING.to_json().encode(),
+        "contract_grouped.json": GROUPED.to_json().encode(),
     }
 
 

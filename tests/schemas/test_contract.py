@@ -335,7 +335,7 @@ def edited(**changes: Any) -> str:
         (b"\xff\xfe{}", "its contract cannot be read"),
         ("{}", "its format is ''"),
         (edited(format="other"), "its format is 'other'; wanted 'odradek-sealed-model'"),
-        (edited(format_version=2), "its format version is 2; this program reads version 1"),
+        (edited(format_version=3), "its format version is 3; this program reads versions 1 and 2"),
         (edited(format_version="1"), "its contract cannot be read"),
         (edited(features=[{"name": "a", "path": ["a"], "kind": "image"}]), "cannot be read"),
         (edited(threshold={"value": None, "target_flag_rate": 0.25}), "cannot be read"),

@@ -32,9 +32,14 @@ def test_no_golden_file_is_forgotten():
 def test_stored_score_records_are_read_as_they_were_meant():
     assert decode_score((FOLDER / "score_normal.json").read_bytes()) == golden_records.NORMAL
     assert decode_score((FOLDER / "score_anomalous.json").read_bytes()) == golden_records.ANOMALOUS
+    of_a_group = decode_score((FOLDER / "score_of_a_group.json").read_bytes())
+    assert of_a_group == golden_records.OF_A_GROUP
+    assert decode_score((FOLDER / "score_pooled.json").read_bytes()) == golden_records.POOLED
     unscorable = decode_score((FOLDER / "score_unscorable.json").read_bytes())
     assert unscorable == golden_records.UNSCORABLE
 
 
 def test_a_stored_contract_is_read_as_it_was_meant():
     assert Contract.from_json((FOLDER / "contract.json").read_bytes()) == golden_records.CONTRACT
+    grouped = Contract.from_json((FOLDER / "contract_grouped.json").read_bytes())
+    assert grouped == golden_records.GROUPED

@@ -15,7 +15,15 @@ import pytest
 from schemas.event import Event
 from schemas.json_schemas import RECORDS, schema_text, stored_path
 from schemas.score import TopFeature, encode_score
-from tests.schemas.golden_records import AGAIN, ANOMALOUS, LETTER, NORMAL, UNSCORABLE
+from tests.schemas.golden_records import (
+    AGAIN,
+    ANOMALOUS,
+    LETTER,
+    NORMAL,
+    OF_A_GROUP,
+    POOLED,
+    UNSCORABLE,
+)
 
 TYPES = {
     "object": dict,
@@ -92,8 +100,8 @@ CATEGORY = msgspec.structs.replace(
 
 @pytest.mark.parametrize(
     "score",
-    [NORMAL, ANOMALOUS, UNSCORABLE, CATEGORY],
-    ids=["normal", "anomalous", "unscorable", "a category"],
+    [NORMAL, ANOMALOUS, UNSCORABLE, CATEGORY, OF_A_GROUP, POOLED],
+    ids=["normal", "anomalous", "unscorable", "a category", "of a group", "pooled"],
 )
 def test_score_records_fit_their_schema(score):
     record = json.loads(encode_score(score))

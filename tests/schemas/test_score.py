@@ -8,12 +8,22 @@ import msgspec
 import pytest
 
 from schemas.score import decode_score, encode_score, truncate_score
-from tests.schemas.golden_records import ANOMALOUS, NORMAL, UNSCORABLE
+from tests.schemas.golden_records import ANOMALOUS, NORMAL, OF_A_GROUP, POOLED, UNSCORABLE
 
 
 @pytest.mark.parametrize("score", [NORMAL, ANOMALOUS, UNSCORABLE], ids=lambda score: score.verdict)
 def test_a_score_record_comes_back_as_it_was(score):
     assert decode_score(encode_score(score)) == score
+
+
+def test_only_a_model_with_groups_says_which_calibration_judged():
+    assert json.loads(encode_score(OF_A_GROUP))["calibration_group"] == "café"
+    assert json.loads(encode_score(POOLED))["calibration_group"] is None
+    assert "calibration_group" not in json.loads(encode_score(NORMAL))
+    for score in (OF_A_GROUP, POOLED):
+        assert decode_score(truncate_score(encode_score(score))) == msgspec.structs.replace(
+            score, truncated=True
+        )
 
 
 def test_an_unscorable_event_says_null_and_why():

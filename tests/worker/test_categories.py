@@ -31,10 +31,10 @@ from tests.worker.test_decode import LAYOUTS, VALUES, WRONG, as_float32, events,
 from worker import offline
 from worker.decode import Decoder
 from worker.model import Model, Scored
-from worker.read_json import compile_reader
 from worker.read_packed import PackedReader
 from worker.results import to_results
 from worker.turn import Records, Reject
+from worker.typed_json import compile_reader
 
 PROTOCOLS = ("icmp", "tcp", "udp")
 STATUSES = ("200", "404", "é", "-1")

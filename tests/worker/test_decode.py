@@ -16,8 +16,9 @@ from schemas.dead_letter import Reason
 from schemas.event import EVENT_BYTES_MAX, EventLayout, InvalidEvent, ParsedEvent, Path, parse_event
 from tests.builders import Recipe, a_contract, a_graph, an_event, records
 from worker.decode import Decoder
-from worker.read_json import JsonReader, compile_reader
+from worker.read_json import JsonReader
 from worker.turn import Batch, Reject
+from worker.typed_json import compile_reader
 
 FLAT: tuple[Path, ...] = (("x0",), ("x1",), ("x2",))
 LAYOUTS: dict[str, tuple[EventLayout, tuple[Path, ...]]] = {
@@ -275,8 +276,8 @@ def test_the_fast_reader_takes_the_common_shapes_itself(name):
         for key in path[:-1]:
             node = node.setdefault(key, {})
         node[path[-1]] = value
-    event_id, timestamp, features = read(json.dumps(event).encode())
-    assert event_id == "e-1"
+    event_id, timestamp, features, group = read(json.dumps(event).encode())
+    assert (event_id, group) == ("e-1", None)
     assert timestamp == (1700000000500 if layout.timestamp_kind == "s" else 1700000000000)
     assert [*features] == [place + 0.5 for place in range(len(paths))]
 

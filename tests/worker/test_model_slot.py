@@ -20,12 +20,14 @@ WIDER = a_sealed_model(Recipe(features=4))
 class Place:
     """A model file, its slot, and what the slot did; `now` passes by `look`."""
 
-    def __init__(self, path: Path, *, allow_contract_change: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, allow_contract_change: bool = False, first: bytes = GOOD
+    ) -> None:
         self.path = path
         self.opened = 0
         self.loads: list[tuple[str, str]] = []
         self.now = 100.0
-        self.put(GOOD)
+        self.put(first)
         self.slot = ModelSlot(
             path,
             self._open,

@@ -123,7 +123,12 @@ def test_a_list_that_shrinks_in_mid_scan_is_an_error():
 def test_a_tree_that_is_none_is_refused(nodes):
     with pytest.raises((TypeError, ValueError)):
         module._scanner.Scanner(
-            nodes, 3, event_bytes_max=100, event_id_chars_max=9, timestamp_ms_max=9
+            nodes,
+            3,
+            event_bytes_max=100,
+            event_id_chars_max=9,
+            group_chars_max=9,
+            timestamp_ms_max=9,
         )
 
 
@@ -131,7 +136,7 @@ def test_a_tree_that_is_none_is_refused(nodes):
 def test_a_tree_deeper_than_the_scanner_goes_takes_nothing():
     nodes = (*((b"a", 0, place + 1, 1) for place in range(100_000)), (b"a", 3, 0, 0))
     deep = module._scanner.Scanner(
-        nodes, 1, event_bytes_max=10**6, event_id_chars_max=9, timestamp_ms_max=9
+        nodes, 1, event_bytes_max=10**6, event_id_chars_max=9, group_chars_max=9, timestamp_ms_max=9
     )
     value = b'{"a":' * 100_001 + b"1" + b"}" * 100_001
     assert deep.scan([value], np.zeros((1, 1), np.float32), [None], [None]) == [0]

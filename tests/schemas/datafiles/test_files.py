@@ -212,7 +212,7 @@ def test_a_parquet_column_that_is_no_number_is_refused(tmp_path, column, kind):
     ("arrays", "options", "message"),
     [
         ({"Z": ROWS}, {}, "no array 'X'; it holds Z. Name the events' array with --array"),
-        ({"X": np.array([{}, {}], object)}, {}, "is no NPZ file of plain arrays: Object arrays"),
+        ({"X": np.array([{}, {}], object)}, {}, "not unpickled: fill shorter rows up with NaN"),
         ({"X": np.array(["a", "b"])}, {}, "wanted numbers, one event a row"),
         ({"X": np.array([True, False])}, {}, "is bool"),
         ({"X": np.array(3.0)}, {}, "0 dimension(s)"),
