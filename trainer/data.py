@@ -7,13 +7,16 @@
   tolerance is measured and verified on them, which changes no score.
 
 Rows are shuffled by the seed first, so that a drift in the file is in every part.
+
+Nothing here holds the rows twice: they are looked at block by block, and those that are left out
+are closed up in place, for they may be more than memory holds (`schemas.datafiles.store`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,10 +25,14 @@ import numpy.typing as npt
 
 from schemas.calibration import Floats
 from schemas.contract import MissingPolicy, UnseenPolicy
-from schemas.datafiles import FileOptions, Table, read_tables
+from schemas.datafiles import FileOptions, RowStore, Table, read_tables
+from schemas.datafiles.store import BLOCK_ROWS
+from schemas.datafiles.table import Bools
 from schemas.errors import DataError, SettingsError, did_you_mean
+from schemas.groups import GroupCodes
 from trainer.calibrate import CalibrationPlan
 from trainer.categories import CategoryRows, know_categories
+from trainer.groups import calibrating_first
 from trainer.settings import EVERY
 from trainer.transforms import constant_columns
 
@@ -38,6 +45,8 @@ COMBINE_SHARE = 0.1
 # give up to so much of themselves for it, and no more.
 COMBINE_ROWS_MIN = 50
 COMBINE_SHARE_MAX = 0.15
+# Of more than a million rows: what these parts are for is known well enough, and they are held.
+HELD_OUT_ROWS_MAX = 100_000
 # A column of such a name is more likely to be the answer than a feature.
 _LABEL_NAMES = frozenset({"label", "labels", "y", "target", "class", "anomaly", "is_anomaly"})
 
@@ -57,12 +66,16 @@ class Quality:
 
 @dataclass(frozen=True)
 class Parts:
-    """Row numbers; no row is in two parts, and every row is in one."""
+    """Row numbers; no row is in two parts, and every row is in one.
+
+    `trimmed` are left out as dirt (`trainer.trim`), where that was asked for.
+    """
 
     fit: Indices
     stop: Indices
     combine: Indices
     calibrate: Indices
+    trimmed: Indices = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def load(
@@ -70,28 +83,29 @@ def load(
     options: FileOptions,
     missing: Mapping[str, MissingPolicy],
     unseen: Mapping[str, UnseenPolicy] | None = None,
+    store: RowStore | None = None,
 ) -> tuple[Table, tuple[MissingPolicy, ...], Quality]:
     """Return the usable rows, the policy for missing values per feature, and what was left out.
 
     Left out are rows that are labelled anomalous and rows that the model would not score.
     Categories have the codes that the model will know; `unseen` are the policies for others.
+    The rows are where `store` puts them.
 
     Raises:
         DataError: a file is wrong, or a column is no category.
         SettingsError: a policy names a feature that is not there.
+        OutsideError: there is no room for the rows.
     """
-    table = read_tables(paths, options)
+    table = read_tables(paths, options, store=store or RowStore())
     mask: MissingPolicy = "mask"
     policies = per_feature(missing, table.names, mask, "missing")
     normal = np.ones(len(table), np.bool_) if table.labels is None else ~table.labels
-    absent = np.isnan(table.features)
-    refusing = np.array([policy == "refuse" for policy in policies])
-    scorable = ~(absent.all(axis=1) | (absent & refusing).any(axis=1))
-    varying = ~constant_columns(table.features[normal & scorable])
-    if varying.any():  # Else there is nothing to learn, which is said elsewhere.
-        scorable &= ~absent[:, varying].all(axis=1)
-    kept = table.features[normal & scorable]
-    used = replace(table, features=kept, labels=None, event_ids=None, timestamps_ms=None)
+    scorable = _scorable(table.features, policies, normal)
+    kept = _closed_up(table.features, normal & scorable)
+    groups = table.groups and table.groups.rows(normal & scorable)
+    used = replace(
+        table, features=kept, groups=groups, labels=None, event_ids=None, timestamps_ms=None
+    )
     used, categories = know_categories(used, unseen_policies(used, unseen or {}))
     features = used.features
     quality = Quality(
@@ -99,11 +113,38 @@ def load(
         anomalies_left_out=int((~normal).sum()),
         unscorable_left_out=int((normal & ~scorable).sum()),
         rows_used=len(features),
-        missing_values=int(np.isnan(features).sum()),
-        repeated_rows=len(features) - len(_distinct(features)),
+        missing_values=sum(int(np.isnan(block).sum()) for block in _blocks(features)),
+        repeated_rows=len(features) - len(np.unique(_hashes(features))),
         categories=categories,
     )
     return used, policies, quality
+
+
+def _scorable(features: Floats, policies: Sequence[MissingPolicy], normal: Bools) -> Bools:
+    """Return which rows the model will score, by what varies among the normal ones."""
+    refusing = np.array([policy == "refuse" for policy in policies])
+    scorable = np.empty(len(features), np.bool_)
+    for at in _places(features):
+        absent = np.isnan(features[at])
+        scorable[at] = ~(absent.all(axis=1) | (absent & refusing).any(axis=1))
+    varying = ~constant_columns(features, normal & scorable)
+    # If none varies there is nothing to learn, which is said elsewhere; if all do, all is seen to.
+    if varying.any() and not varying.all():
+        for at in _places(features):
+            scorable[at] &= ~np.isnan(features[at][:, varying]).all(axis=1)
+    return scorable
+
+
+def _closed_up(features: Floats, kept: Bools) -> Floats:
+    """Return the rows that are kept, moved up in place to where others were left out."""
+    if kept.all():
+        return features
+    end = 0
+    for at in _places(features):
+        block = features[at][kept[at]]
+        features[end : end + len(block)] = block
+        end += len(block)
+    return features[:end]
 
 
 def split(
@@ -114,29 +155,36 @@ def split(
     *,
     stops: bool = True,
     combines: bool = False,
+    groups: GroupCodes | None = None,
 ) -> Parts:
     """Deal `rows` rows of `width` features, shuffled by the seed, into the parts.
 
-    `stops`: a detector stops early. `combines`: there are several detectors.
+    `stops`: a detector stops early. `combines`: there are several detectors. `groups` [rows]: the
+    plan is by group, and these are the rows'.
 
     Raises:
         DataError: there are fewer fit rows than features: an autoencoder then learns the rows by
             heart, and its threshold means nothing.
     """
     order = np.random.default_rng(seed).permutation(rows)
-    stop_end = plan.events + (max(1, round(rows * STOP_SHARE)) if stops else 0)
+    if groups is not None and plan.groups is not None:
+        order = calibrating_first(order, groups, plan.groups)
+    stop = min(max(1, round(rows * STOP_SHARE)), HELD_OUT_ROWS_MAX) if stops else 0
+    stop_end = plan.events + stop
     least = min(COMBINE_ROWS_MIN, round(rows * COMBINE_SHARE_MAX))
-    combine = max(least, round(rows * COMBINE_SHARE)) if combines else 0
-    calibrate, stop, combined, fit = np.split(order, [plan.events, stop_end, stop_end + combine])
+    combine = max(least, min(round(rows * COMBINE_SHARE), HELD_OUT_ROWS_MAX)) if combines else 0
+    calibrate, stopping, combined, fit = np.split(
+        order, [plan.events, stop_end, stop_end + combine]
+    )
     if len(fit) < width:
         raise DataError(
             f"of {rows:,} usable row(s) {len(fit):,} are left to fit {width:,} features, once "
-            f"{len(calibrate):,} calibrate and {len(stop) + len(combined):,} say when to stop and "
-            "how detectors go together; wanted no fewer "
+            f"{len(calibrate):,} calibrate and {len(stopping) + len(combined):,} say when to stop "
+            "and how detectors go together; wanted no fewer "
             "than features. Nothing was trained; bring more normal events, or leave columns out "
             "with --drop-column"
         )
-    return Parts(fit=fit, stop=stop, combine=combined, calibrate=calibrate)
+    return Parts(fit=fit, stop=stopping, combine=combined, calibrate=calibrate)
 
 
 def per_feature(
@@ -182,20 +230,37 @@ def rows_digest(table: Table) -> str:
     digest = hashlib.sha256("\x00".join(table.names).encode())
     for name, texts in table.categories.items():
         digest.update("\x00".join((name, *texts)).encode())
-    digest.update(table.features.astype("<f4").tobytes())
+    for block in _blocks(table.features):
+        digest.update(block.astype("<f4").tobytes())
+    if table.groups is not None:
+        digest.update("\x00".join(table.groups.texts).encode())
+        digest.update(table.groups.codes.astype("<i4").tobytes())
     return digest.hexdigest()
 
 
 def rows_in_common(first: Floats, second: Floats) -> int:
     """Return how many rows of `second` are also in `first`, value for value."""
-    return int(np.isin(_as_items(second), _as_items(first)).sum())
+    return int(np.isin(_hashes(second), _hashes(first)).sum())
 
 
-def _distinct(features: Floats) -> npt.NDArray[np.void]:
-    return np.unique(_as_items(features)) if len(features) else _as_items(features)
+def _hashes(features: Floats) -> npt.NDArray[np.int64]:
+    """Return a hash of each row's bytes, the same for the same row.
+
+    Of 64 bits: that two of ten million different rows share one has a chance of one in 300,000.
+    """
+    hashes = np.empty(len(features), np.int64)
+    for at in _places(features):
+        rows = np.ascontiguousarray(features[at], np.float32)
+        items = rows.view(np.dtype((np.void, rows.shape[1] * 4))).ravel().tolist()
+        hashes[at] = np.fromiter(map(hash, items), np.int64, len(items))
+    return hashes
 
 
-def _as_items(features: Floats) -> npt.NDArray[np.void]:
-    """Return each row as one item of bytes, so that rows compare as a whole."""
-    rows = np.ascontiguousarray(features, np.float32)
-    return rows.view(np.dtype((np.void, rows.shape[1] * 4))).ravel()
+def _places(features: Floats) -> Iterator[slice]:
+    for start in range(0, len(features), BLOCK_ROWS):
+        yield slice(start, start + BLOCK_ROWS)
+
+
+def _blocks(features: Floats) -> Iterator[Floats]:
+    for at in _places(features):
+        yield features[at]

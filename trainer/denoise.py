@@ -23,8 +23,10 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from schemas.errors import SettingsError
+from trainer.checkpoint import State, Training
 from trainer.fit import Curves
 from trainer.progress import Watcher
+from trainer.rows import Batches, TrainingRows
 from trainer.settings import TrainingSettings
 from trainer.transforms import Prepared
 
@@ -49,50 +51,93 @@ def denoising_network(columns: int, width: int) -> nn.Module:
 
 def fit_denoiser(
     network: nn.Module,
-    rows: Prepared,
+    rows: TrainingRows,
     held_out: Prepared,
     steps: int,
     settings: TrainingSettings,
     watcher: Watcher,
+    place: Training,
 ) -> Curves:
     """Train `network` in place, leave it in eval mode, and return its loss curves.
+
+    `place` is where an interrupted training has left its state, and this one leaves its own.
 
     Raises:
         SettingsError: the loss is no longer finite.
     """
-    draws = torch.Generator().manual_seed(settings.seed)
-    optimizer = AdamW(network.parameters(), lr=LEARNING_RATE)
-    # Two steps up at least, however few there are.
-    rising = max(WARM_UP_SHARE, min(0.5, 2 / steps))
-    rate = OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=rising)
-    training: list[float] = []
-    validation: list[float] = []
-    order, place = torch.empty(0, dtype=torch.int64), 0
-    losses: list[Tensor] = []
+    course = _Course(network, rows, steps, settings)
+    begun = place.begun()
+    if begun is not None:
+        course.resume(begun)
     network.train()
-    for step in range(1, steps + 1):
-        if place + settings.batch_size > len(order):  # The rest of a pass is left out.
-            order, place = torch.randperm(len(rows.network), generator=draws), 0
-        batch = order[place : place + settings.batch_size]
-        place += settings.batch_size
-        optimizer.zero_grad()
-        error = denoising_loss(network, rows.network[batch], rows.present[batch], draws)
-        error.backward()  # type: ignore[no-untyped-call]  # torch's own lack.
-        optimizer.step()
-        rate.step()
-        losses.append(error.detach())
-        if step * POINTS // steps > len(training):
-            training.append(float(torch.stack(losses).mean()))
-            validation.append(_held_out_loss(network, held_out, settings.seed))
-            losses = []
-            if not math.isfinite(training[-1]):
+    while course.step < steps:
+        course.take_step()
+        if course.step * POINTS // steps > len(course.training):
+            course.training.append(float(torch.stack(course.losses).mean()))
+            course.validation.append(_held_out_loss(network, held_out, settings.seed))
+            course.losses = []
+            if not math.isfinite(course.training[-1]):
                 raise SettingsError(
-                    f"the denoiser's loss is {training[-1]} after {step:,} steps; wanted a finite "
-                    "number. Nothing was sealed; look for columns of wild values"
+                    f"the denoiser's loss is {course.training[-1]} after {course.step:,} steps; "
+                    "wanted a finite number. Nothing was sealed; look for columns of wild values"
                 )
-            watcher.epoch_ended(len(training), training[-1], validation[-1])
+            watcher.epoch_ended(len(course.training), course.training[-1], course.validation[-1])
+        place.step_ended(course.state)
     network.eval()
-    return Curves(tuple(training), tuple(validation), len(training))
+    return Curves(tuple(course.training), tuple(course.validation), len(course.training))
+
+
+class _Course:
+    """Where a training stands, and all that it takes to go on from there."""
+
+    def __init__(
+        self, network: nn.Module, rows: TrainingRows, steps: int, settings: TrainingSettings
+    ) -> None:
+        self._network = network
+        self._draws = torch.Generator().manual_seed(settings.seed)
+        self._optimizer = AdamW(network.parameters(), lr=LEARNING_RATE)
+        # Two steps up at least, however few there are.
+        rising = max(WARM_UP_SHARE, min(0.5, 2 / steps))
+        self._rate = OneCycleLR(self._optimizer, LEARNING_RATE, total_steps=steps, pct_start=rising)
+        size = min(settings.batch_size, len(rows))
+        edges = range(0, len(rows) + 1, size)  # The rest of a pass is left out.
+        self._batches = Batches(rows, edges, self._draws)
+        self.step = 0
+        self.losses: list[Tensor] = []
+        self.training: list[float] = []
+        self.validation: list[float] = []
+
+    def take_step(self) -> None:
+        batch = self._batches.next()
+        self._optimizer.zero_grad()
+        error = denoising_loss(self._network, batch.network, batch.present, self._draws)
+        error.backward()  # type: ignore[no-untyped-call]  # torch's own lack.
+        self._optimizer.step()
+        self._rate.step()
+        self.losses.append(error.detach())
+        self.step += 1
+
+    def state(self) -> State:
+        """Return what a checkpoint keeps."""
+        return {
+            "step": self.step,
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "rate": self._rate.state_dict(),
+            "batches": self._batches.state(),
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+            "training": self.training,
+            "validation": self.validation,
+        }
+
+    def resume(self, state: State) -> None:
+        """Go to where `state` was taken."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._rate.load_state_dict(state["rate"])
+        self._batches.resume(state["batches"])
+        self.step, self.losses = state["step"], [*state["losses"].unbind()]
+        self.training, self.validation = state["training"], state["validation"]
 
 
 def denoising_loss(

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.calibration import Floats
+from schemas.datafiles.store import BLOCK_ROWS
 from schemas.errors import DataError
 
 Kind = Literal["standardise", "asinh", "constant", "category"]
@@ -90,16 +91,39 @@ def fit_feature(
     return FeatureTransform(kind, centre, width, float(u.mean()), float(u.std()), low, high)
 
 
-def constant_columns(rows: Floats) -> npt.NDArray[np.bool_]:
-    """Return which columns of the rows hold one value, by the rule's measure, or none."""
-    present = (column[~np.isnan(column)].astype(np.float64) for column in rows.T)
-    return np.array(
-        [not len(values) or _is_constant(*np.quantile(values, [0, 0.5, 1])) for values in present]
-    )
+def constant_columns(
+    rows: Floats, among: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return which columns of the rows hold one value, by the rule's measure, or none.
+
+    `among` says which of the rows count. Only columns that may be constant are looked at whole.
+    """
+    low, high = np.full((2, rows.shape[1]), [[np.inf], [-np.inf]])
+    for start in range(0, len(rows), BLOCK_ROWS):
+        at = slice(start, start + BLOCK_ROWS)
+        block = rows[at] if among is None else rows[at][among[at]]
+        if len(block):
+            low = np.fmin(low, np.fmin.reduce(block, axis=0))
+            high = np.fmax(high, np.fmax.reduce(block, axis=0))
+    # The median is no farther from 0 than the farther end.
+    farthest = np.maximum(np.abs(low), np.abs(high))
+    constant = low > high
+    for place in np.flatnonzero(~constant & _is_narrow(low, farthest, high)):
+        column = rows[:, place] if among is None else rows[among, place]
+        values = column[~np.isnan(column)].astype(np.float64)
+        constant[place] = _is_constant(*np.quantile(values, [0, 0.5, 1]))
+    return constant
 
 
 def _is_constant(low: float, centre: float, high: float) -> bool:
-    return bool(high - low <= max(_RESOLUTION * abs(centre), _WIDTH_MIN))
+    return bool(_is_narrow(low, centre, high))
+
+
+def _is_narrow(
+    low: npt.ArrayLike, centre: npt.ArrayLike, high: npt.ArrayLike
+) -> npt.NDArray[np.bool_]:
+    limit = np.maximum(_RESOLUTION * np.abs(centre), _WIDTH_MIN)
+    return np.asarray(np.subtract(high, low) <= limit)
 
 
 def _tail(values: npt.NDArray[np.float64]) -> float:
@@ -133,8 +157,8 @@ def fit_transforms(
     )
     if alone and all(feature.kind == "constant" for feature in fitted):
         raise DataError(
-            f"all {len(names):,} columns are constant; wanted at least one that varies, or there "
-            "is nothing to learn"
+            f"no column varies among the fit rows, of {len(names):,}; wanted at least one that "
+            "does, or there is nothing to learn. Nothing was trained"
         )
     return fitted
 

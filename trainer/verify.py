@@ -28,7 +28,7 @@ from trainer.runtime import Outputs, SealedModel, open_sealed, run
 
 # What the plan promises, and what a model may fall back to; a looser one is refused.
 _TOLERANCES = [1e-5, 2e-5, 5e-5, SCORE_TOLERANCE_MAX]
-_ROWS = 1000
+VERIFIED_ROWS = 1000
 # The last one is the worker's largest batch by default.
 BATCH_SIZES = (1, 7, 64, 1000, 4096)
 _ODD_SIZES = (1, 2, 3, 5, 13, 31, 64, 65, 257)
@@ -90,7 +90,7 @@ def verify(path: Path, module: nn.Module, ordinary: Floats) -> SealedModel:
 
 def _rows(golden: Floats, ordinary: Floats) -> Floats:
     """Return the golden rows, then ordinary ones, 1,000 in all if there are as many."""
-    return np.concatenate([golden, ordinary[: max(0, _ROWS - len(golden))]])
+    return np.concatenate([golden, ordinary[: max(0, VERIFIED_ROWS - len(golden))]])
 
 
 def _compare_with_torch(

@@ -27,8 +27,10 @@ class Texts(dict[str, int]):
         DataError: the text is too long for a category, or is one too many.
     """
 
-    def __init__(self, where: str, column: str, most: int) -> None:
-        super().__init__()
+    def __init__(
+        self, where: str, column: str, most: int, known: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(known or {})
         self._where, self._column, self._most = where, column, most
 
     def __missing__(self, text: str) -> int:
@@ -55,9 +57,13 @@ def too_many(where: str, column: str, how_many: str) -> DataError:
 
 
 def category_texts(
-    where: str, names: Sequence[str], options: FileOptions, wanted: Sequence[Feature] | None
+    where: str,
+    names: Sequence[str],
+    options: FileOptions,
+    wanted: Sequence[Feature] | None,
+    known: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Texts]:
-    """Return the features that are categories, of which nothing has been read yet.
+    """Return the features that are categories, with the texts `known` from earlier files.
 
     Raises:
         DataError: one that was asked for is not among the features `names`.
@@ -69,7 +75,7 @@ def category_texts(
         most, categories = TEXTS_MAX, [*options.category_columns]
     for name in categories:
         require_column(where, name, names)
-    return {name: Texts(where, name, most) for name in categories}
+    return {name: Texts(where, name, most, known.get(name)) for name in categories}
 
 
 def refuse_categories(where: str, options: FileOptions, wanted: Sequence[Feature] | None) -> None:
@@ -85,14 +91,15 @@ def refuse_categories(where: str, options: FileOptions, wanted: Sequence[Feature
         )
 
 
-def recoded(table: Table, known: Mapping[str, Sequence[str]]) -> Table:
+def recoded(table: Table, known: Mapping[str, Sequence[str]], *, in_place: bool = False) -> Table:
     """Return the table with its categories coded by the lists `known`, as a model wants them.
 
     A text that is not on its column's list gets the length of the list; a missing one stays NaN.
+    `in_place` changes the features where they are, for rows that are not to be held twice.
     """
     if not known:
         return table
-    features = table.features.copy()
+    features = table.features if in_place else table.features.copy()
     for name, categories in known.items():
         codes = Codes.of(categories)
         # The last two are for a text that had no place on the old list, and for none at all.

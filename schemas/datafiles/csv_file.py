@@ -1,4 +1,4 @@
-"""Events from CSV: one event a line, read number by number into one array."""
+"""Events from CSV: one event a line, read number by number."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from schemas.contract import Feature
+from schemas.datafiles.builder import Place, TableBuilder, block_of
 from schemas.datafiles.categories import Texts, category_texts
 from schemas.datafiles.cells import is_date, not_a_number
-from schemas.datafiles.table import (
-    FileOptions,
-    Table,
-    feature_columns,
-    make_table,
-    settled,
-)
+from schemas.datafiles.store import BLOCK_ROWS
+from schemas.datafiles.table import FileOptions, feature_columns, settled
 from schemas.errors import DataError
 
 _MISSING = frozenset({"", "na", "nan", "null"})
@@ -34,7 +30,9 @@ class _Rows(Protocol):
     def __iter__(self) -> Iterator[list[str]]: ...
 
 
-def read_csv(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None) -> Table:
+def read_csv(
+    path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None, builder: TableBuilder
+) -> None:
     """Read a CSV file: UTF-8, commas, a first line of names.
 
     Raises:
@@ -47,8 +45,9 @@ def read_csv(path: FilePath, options: FileOptions, wanted: Sequence[Feature] | N
             header = _csv_header(str(path), next(rows, []))
             options = settled(options, header)
             names = feature_columns(str(path), header, options, wanted)
-            texts = category_texts(str(path), names, options, wanted)
-            return _csv_table(str(path), rows, header, names, options, texts)
+            texts = category_texts(str(path), names, options, wanted, builder.categories)
+            builder.begin(str(path), names, texts)
+            _read_rows(str(path), rows, header, names, options, texts, builder)
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV file in UTF-8: {error}") from None
 
@@ -61,20 +60,28 @@ def _csv_header(where: str, header: list[str]) -> list[str]:
     return header
 
 
-def _csv_table(
+def _read_rows(
     where: str,
     rows: _Rows,
     header: list[str],
     names: list[str],
     options: FileOptions,
     categories: dict[str, Texts],
-) -> Table:
+    builder: TableBuilder,
+) -> None:
     picks = [header.index(name) for name in names]
     coded = [(names.index(name), texts) for name, texts in categories.items()]
-    roles = (options.label_column, options.id_column, options.timestamp_column)
-    kept: dict[str, list[str]] = {name: [] for name in roles if name is not None}
-    places = {name: header.index(name) for name in kept}
+    roles = (options.label_column, options.id_column, options.timestamp_column, options.group_name)
+    places = {name: header.index(name) for name in roles if name is not None}
+    kept: dict[str, list[str]] = {name: [] for name in places}
     values, lines = array("d"), array("q")
+
+    def hand_over() -> None:
+        nonlocal values, lines, kept
+        features = np.frombuffer(values, np.float64).reshape(len(lines), len(names))
+        builder.add(block_of(where, features, kept, options, _line_places(lines)), options.group)
+        values, lines, kept = array("d"), array("q"), {name: [] for name in places}
+
     for row in rows:
         if not row:
             continue
@@ -99,10 +106,14 @@ def _csv_table(
         for name, place in places.items():
             kept[name].append(row[place])
         lines.append(rows.line_num)
-    features = np.frombuffer(values, np.float64).reshape(len(lines), len(names))
-    return make_table(
-        where, names, features, kept, options, lambda row: f"line {lines[row]}", categories
-    )
+        if len(lines) == BLOCK_ROWS:
+            hand_over()
+    if lines:
+        hand_over()
+
+
+def _line_places(lines: Sequence[int]) -> Place:
+    return lambda row: f"line {lines[row]}"
 
 
 def _csv_number(where: str, line: int, column: str, cell: str | float) -> float:

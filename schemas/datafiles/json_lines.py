@@ -16,13 +16,12 @@ import numpy as np
 
 from schemas.category import FeatureCodes
 from schemas.contract import Feature
+from schemas.datafiles.builder import Block, TableBuilder
 from schemas.datafiles.categories import category_texts
 from schemas.datafiles.table import (
     Bools,
     FileOptions,
-    Table,
     as_labels,
-    collapsed_columns,
     require_column,
 )
 from schemas.dead_letter import Reason
@@ -31,9 +30,9 @@ from schemas.event import EventLayout, InvalidEvent, ParsedEvent, Path, load_obj
 
 
 def read_json_lines(
-    path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None
-) -> Table:
-    """Read one event a line; blank lines are skipped.
+    path: FilePath, options: FileOptions, wanted: Sequence[Feature] | None, builder: TableBuilder
+) -> None:
+    """Read one event a line; blank lines are skipped. The lines are held, all of them at once.
 
     Raises:
         DataError: a line is no event of the layout; the text names it.
@@ -43,23 +42,25 @@ def read_json_lines(
     features, ignored = _discover(path, lines, options) if wanted is None else (wanted, ())
     names = tuple(feature.name for feature in features)
     paths = tuple(feature.path for feature in features)
-    texts = category_texts(str(path), names, options, wanted)
+    texts = category_texts(str(path), names, options, wanted, builder.categories)
     codes = [texts.get(name) for name in names]
     events = [_parse(path, number, line, options.layout, paths, codes) for number, line in lines]
     ids = [event.event_id for event in events if event.event_id is not None]
     times = [event.timestamp_ms for event in events if event.timestamp_ms is not None]
     rows = np.array([event.features for event in events], np.float64).reshape(-1, len(names))
-    return Table(
-        names=names,
-        paths=paths,
-        features=rows.astype(np.float32),
-        collapsed=collapsed_columns(rows, names),
-        ignored=ignored,
-        labels=_labels(path, lines, options),
-        event_ids=ids if len(ids) == len(events) else None,
-        timestamps_ms=times if len(times) == len(events) else None,
-        categories={name: tuple(seen) for name, seen in texts.items()},
-    )
+    builder.begin(str(path), names, texts, paths, ignored)
+    if events:
+        builder.add(
+            Block(
+                rows,
+                lambda row: f"line {lines[row][0]}",
+                labels=_labels(path, lines, options),
+                event_ids=ids if len(ids) == len(events) else None,
+                timestamps_ms=times if len(times) == len(events) else None,
+                groups=_groups(lines, options),
+            ),
+            options.group,
+        )
 
 
 def _refuse_columns(path: FilePath, options: FileOptions) -> None:
@@ -146,10 +147,11 @@ def _other_parts(options: FileOptions) -> set[Path]:
     """Return the paths, seen from the features, that are the event's id, time, label or dropped."""
     layout = options.layout
     label = tuple(options.label_column.split(".")) if options.label_column else ()
+    group = options.group.place if options.group else ()
     root = len(layout.features)
     inside = {
         part[root:]
-        for part in (layout.event_id, layout.timestamp, label)
+        for part in (layout.event_id, layout.timestamp, label, group)
         if part[:root] == layout.features
     }
     return inside | {tuple(name.split(".")) for name in options.drop_columns}
@@ -184,12 +186,19 @@ def _labels(path: FilePath, lines: list[tuple[int, bytes]], options: FileOptions
     column = options.label_column
     if column is None:
         return None
-    values: list[object] = []
-    for _, line in lines:
-        value: Any = load_object(line)
-        for key in column.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        values.append(value)
+    values = [_value_at(line, column.split(".")) for _, line in lines]
     if options.label_optional and not any(value is not None for value in values):
         return None
     return as_labels(str(path), column, values, lambda row: f"line {lines[row][0]}")
+
+
+def _groups(lines: list[tuple[int, bytes]], options: FileOptions) -> list[object] | None:
+    group = options.group
+    return None if group is None else [_value_at(line, group.place) for _, line in lines]
+
+
+def _value_at(line: bytes, keys: Sequence[str]) -> object:
+    value: Any = load_object(line)
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

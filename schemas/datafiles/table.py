@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.calibration import Floats
 from schemas.contract import Feature
+from schemas.datafiles.groups import GroupColumn, RowGroups
 from schemas.errors import DataError, did_you_mean
-from schemas.event import FLOAT32_LIMIT, EventLayout, InvalidEvent, Path, timestamp_ms
+from schemas.event import EventLayout, InvalidEvent, Path, timestamp_ms
 
 Bools = npt.NDArray[np.bool_]
 
@@ -44,7 +44,8 @@ class FileOptions:
     columns, arrays of an NPZ file, or (the label only) a dotted path in a JSON event, whose id
     and time stand where `layout` says. Without `label_column`, an NPZ file's array `y` labels.
     With `label_optional`, a file without the label column is one without labels, and no mistake.
-    `category_columns` names the features that are categories, where no contract says it.
+    `category_columns` names the features that are categories, where no contract says it; `group`
+    a group that is none of the features.
     """
 
     array: str = "X"
@@ -54,7 +55,12 @@ class FileOptions:
     timestamp_column: str | None = None
     drop_columns: tuple[str, ...] = ()
     category_columns: tuple[str, ...] = ()
+    group: GroupColumn | None = None
     layout: EventLayout = field(default_factory=EventLayout)
+
+    @property
+    def group_name(self) -> str | None:
+        return None if self.group is None else self.group.name
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Table:
     collapsed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: RowGroups | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -109,7 +116,7 @@ def feature_columns(
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{where} has several columns named {twice[0]!r}; wanted each name once")
-    roles = (options.label_column, options.id_column, options.timestamp_column)
+    roles = (options.label_column, options.id_column, options.timestamp_column, options.group_name)
     for name in (*roles, *options.drop_columns, *options.category_columns):
         if name is not None:
             require_column(where, name, header)
@@ -138,44 +145,6 @@ def require_column(where: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
         raise DataError(f"{where} has no column {name!r}{did_you_mean(name, known)}{_list(known)}")
-
-
-def as_float32(
-    where: str,
-    features: npt.NDArray[np.floating[Any]],
-    names: Sequence[str],
-    place: Callable[[int], str],
-) -> Floats:
-    """Return the features as float32, once none of them is beyond it.
-
-    Raises:
-        DataError: infinities, or numbers beyond a 32-bit float; counted, the first one named.
-    """
-    # Narrower floats than a double can be beyond the limit only as infinities.
-    limit = FLOAT32_LIMIT if features.dtype.itemsize > 4 else np.inf
-    beyond = np.abs(features) >= limit  # False for NaN, which means missing.
-    if beyond.any():
-        row, column = (int(axis[0]) for axis in np.nonzero(beyond))
-        raise DataError(
-            f"{where} holds {int(beyond.sum()):,} value(s) that are infinite or beyond a 32-bit "
-            f"float, the first in {place(row)}, column {names[column]!r}: "
-            f"{features[row, column]:g}. Wanted finite numbers; leave a missing value empty"
-        )
-    return np.ascontiguousarray(features, np.float32)
-
-
-def collapsed_columns(features: npt.NDArray[Any], names: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of integers, such as epoch milliseconds, that are fewer as float32."""
-    return tuple(name for name, column in zip(names, features.T, strict=True) if _collapses(column))
-
-
-def _collapses(column: npt.NDArray[Any]) -> bool:
-    values = column[~np.isnan(column)]
-    whole = len(values) > 0 and np.abs(values).max() > FLOAT32_EXACT_MAX
-    if column.dtype.itemsize <= 4 or not whole or (values != np.trunc(values)).any():
-        return False
-    distinct = np.unique(values)
-    return len(np.unique(distinct.astype(np.float32))) < len(distinct)
 
 
 def as_labels(
@@ -221,45 +190,6 @@ def as_timestamps(
             )
         times.append(time)
     return times
-
-
-def make_table(
-    where: str,
-    names: Sequence[str],
-    features: npt.NDArray[Any],
-    kept: dict[str, list[Any]],
-    options: FileOptions,
-    place: Callable[[int], str],
-    categories: Mapping[str, Mapping[str, int]],
-) -> Table:
-    """Return the table of `features`; `kept` holds the columns of label, id and time.
-
-    `categories` holds, of each feature that is a category, the texts with their codes.
-
-    Raises:
-        DataError: a value is not what its column should hold, or a column is too short.
-    """
-    for name, values in kept.items():
-        if len(values) != len(features):
-            raise DataError(
-                f"{where}: {len(values):,} values in {name!r} for {len(features):,} events"
-            )
-    label, event_id, timestamp = options.label_column, options.id_column, options.timestamp_column
-    return Table(
-        names=tuple(names),
-        paths=tuple((name,) for name in names),
-        features=as_float32(where, features, names, place),
-        labels=as_labels(where, label, kept[label], place) if label else None,
-        event_ids=[str(value) for value in kept[event_id]] if event_id else None,
-        timestamps_ms=as_timestamps(where, kept[timestamp], options, place) if timestamp else None,
-        collapsed=collapsed_columns(features, names),
-        categories={name: tuple(texts) for name, texts in categories.items()},
-    )
-
-
-def row_place(row: int) -> str:
-    """Return how a message names a row, counted from 1."""
-    return f"row {row + 1:,}"
 
 
 def _list(names: list[str]) -> str:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.datafiles import FileOptions, Table
+from schemas.datafiles import FileOptions, RowStore, Table
+from schemas.datafiles.store import BLOCK_ROWS
 from schemas.errors import DataError, SettingsError
 from tests.trainer.conftest import NAMES, normal_rows, write_csv
+from trainer.__main__ import main
 from trainer.calibrate import plan_calibration
 from trainer.data import (
+    HELD_OUT_ROWS_MAX,
     load,
     per_feature,
     rows_digest,
@@ -89,6 +94,55 @@ def test_a_choice_of_its_own_goes_before_the_one_for_every_feature():
 
 def test_a_column_that_looks_like_the_label_is_pointed_out():
     assert suspicious_columns(["pt", "Label", "labelled"]) == ["Label"]
+
+
+@pytest.fixture(scope="module")
+def long_npz(tmp_path_factory):
+    """More than two blocks of rows, some of which are left out in each, and some repeated."""
+    rng = np.random.default_rng(0)
+    n = 2 * BLOCK_ROWS + 1000
+    rows = rng.normal(size=(n, 3)).astype(np.float32)
+    rows[:, 2] = 7.5
+    rows[rng.random(n) < 0.01, :2] = np.nan  # Of constants alone.
+    rows[rng.random(n) < 0.01] = [1, 2, 7.5]
+    path = tmp_path_factory.mktemp("long") / "long.npz"
+    np.savez(path, X=rows, y=rng.random(n) < 0.02)
+    with np.load(path) as held:
+        kept = rows[~held["y"] & ~np.isnan(rows[:, 0])]
+    return path, kept
+
+
+@pytest.mark.parametrize("memory_bytes_max", [0, 2**30])
+def test_long_data_are_the_same_in_memory_and_in_scratch(tmp_path, long_npz, memory_bytes_max):
+    path, kept = long_npz
+    store = RowStore(memory_bytes_max, tmp_path)
+
+    table, _, quality = load([path], FileOptions(), {}, store=store)
+
+    np.testing.assert_array_equal(table.features, kept)
+    assert isinstance(table.features, np.memmap) == (memory_bytes_max == 0)
+    assert quality.rows_used == len(kept)
+    assert quality.anomalies_left_out + quality.unscorable_left_out == quality.rows_read - len(kept)
+    assert quality.missing_values == np.isnan(kept).sum()
+    assert quality.repeated_rows == len(kept) - len(np.unique(kept, axis=0))
+    digest = hashlib.sha256(b"f0\x00f1\x00f2" + kept.tobytes()).hexdigest()
+    assert rows_digest(table) == digest
+
+
+def test_a_scratch_folder_that_is_not_there_is_named_before_anything_is_read(tmp_path, capsys):
+    out, absent = tmp_path / "m.onnx", tmp_path / "absent"
+
+    assert main(["fit", "absent.csv", "--out", str(out), "--scratch", str(absent)]) == 2
+    assert f"--scratch {absent}: wanted a folder that is there" in capsys.readouterr().err
+
+
+def test_of_very_many_rows_only_so_many_stop_and_combine():
+    plan = plan_calibration(3_000_000, None)
+
+    parts = split(3_000_000, 57, plan, 0, combines=True)
+
+    assert len(parts.stop) == len(parts.combine) == HELD_OUT_ROWS_MAX
+    assert len(parts.fit) == 3_000_000 - plan.events - 2 * HELD_OUT_ROWS_MAX
 
 
 def test_rows_in_common_are_counted_value_for_value():

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from schemas.errors import SettingsError
+from trainer.checkpoint import Checkpoint
 from trainer.denoise import POINTS, denoising_network, fit_denoiser
 from trainer.progress import Lines
+from trainer.rows import HeldRows
 from trainer.settings import TrainingSettings
 from trainer.transforms import Prepared
 
@@ -25,7 +27,10 @@ def trained(rows=None, seed=0):
     network = denoising_network(4, 32)
     rows = a_line(1000) if rows is None else rows
     settings = TrainingSettings(seed=seed)
-    curves = fit_denoiser(network, rows, a_line(200, seed=1), 400, settings, Lines(POINTS))
+    held_out = a_line(200, seed=1)
+    place = Checkpoint().training("denoiser")
+    watcher = Lines(POINTS)
+    curves = fit_denoiser(network, HeldRows(rows), held_out, 400, settings, watcher, place)
     return network, curves
 
 

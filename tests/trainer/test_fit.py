@@ -5,9 +5,21 @@ import torch
 from torch import nn
 
 from schemas.errors import SettingsError
+from trainer import fit as training
 from trainer.autoencoder import Autoencoder
-from trainer.fit import average_loss, epochs_of, fit, loss, schedule
-from trainer.progress import watch
+from trainer.checkpoint import Checkpoint
+from trainer.fit import (
+    average_loss,
+    epoch_steps_of,
+    epochs_of,
+    loss,
+    say_if_bounded,
+    schedule,
+    set_next_rate,
+    steps_of,
+)
+from trainer.progress import Reading, TimeLeft, watch
+from trainer.rows import HeldRows
 from trainer.settings import TrainingSettings
 from trainer.transforms import Prepared
 
@@ -29,6 +41,11 @@ class Recorder:
     def epoch_ended(self, epoch, training_loss, validation_loss):
         assert epoch == len(self.losses) + 1
         self.losses.append((training_loss, validation_loss))
+
+
+def fit(network, fit_rows, stop_rows, chosen, watcher):
+    place = Checkpoint().training("autoencoder")
+    return training.fit(network, HeldRows(fit_rows), stop_rows, chosen, watcher, place)
 
 
 def settings(**values):
@@ -108,6 +125,65 @@ def test_a_loss_that_is_not_finite_ends_the_training():
 
 
 @pytest.mark.parametrize(
+    ("rows", "epochs", "epoch_steps"),
+    [
+        (5, 2_500, 1),  # As few as they are, 2,500 steps.
+        (20_000, 40, 156),
+        (320_127, 40, 2_500),
+        (10_000_000, 40, 2_500),  # A thirty-first of a pass.
+    ],
+)
+def test_data_of_any_size_have_a_bounded_number_of_steps(rows, epochs, epoch_steps, capsys):
+    default = TrainingSettings()
+
+    assert epochs_of(rows, default) == epochs
+    assert epoch_steps_of(rows, default) == epoch_steps
+    assert steps_of(rows, default) == epochs * epoch_steps <= default.steps_max
+    say_if_bounded(rows, default, "denoiser")
+    said = capsys.readouterr().err
+    if rows < 10_000_000:
+        assert said == ""
+    else:
+        assert said.startswith("denoiser: 100,000 steps, 1.3 passes over the 10,000,000 fit rows; ")
+
+
+def test_a_bound_below_the_number_of_epochs_makes_fewer_of_them():
+    few = TrainingSettings(epochs=40, steps_max=7)
+
+    assert (epochs_of(1000, few), epoch_steps_of(1000, few), steps_of(1000, few)) == (7, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "now_s", "said"),
+    [
+        (11, 1.0, ""),  # 9 s are not worth a word.
+        (11, 2.0, "; 18 s left"),
+        (12, 22.0, "; 88 s left"),
+        (12, 200.0, "; 13 min left"),
+        (20, 200.0, ""),
+    ],
+)
+def test_the_time_left_counts_from_where_the_training_went_on(epoch, now_s, said):
+    left = TimeLeft(epochs=20)
+
+    assert left.after(10, 0.0) == ""
+    assert left.after(epoch, now_s) == said
+
+
+def test_reading_is_told_every_few_seconds(capsys):
+    clock = iter([100.0, 104.0, 110.0, 112.0, 121.0])
+    reading = Reading(clock.__next__)
+
+    for rows in (4, 10_000, 12_000, 21_000):
+        reading.told(rows)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "10,000 rows read, 1,000 a second",
+        "21,000 rows read, 1,000 a second",
+    ]
+
+
+@pytest.mark.parametrize(
     ("kind", "rates"),
     [
         ("constant", [1, 1, 1, 1, 1, 1, 1, 1]),
@@ -127,11 +203,11 @@ def test_steps_come_after_the_first_epoch_and_one_by_one(rates):
 
 def rates_of(kind, epochs):
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1.0)
-    set_next_rate, seen = schedule(kind, optimizer, epochs), []
+    rate, seen = schedule(kind, optimizer, epochs), []
     for _ in range(epochs):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        set_next_rate(1.0)  # Never better than the first: a plateau from there.
+        set_next_rate(rate, 1.0)  # Never better than the first: a plateau from there.
     return seen
 
 
