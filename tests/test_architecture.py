@@ -27,6 +27,8 @@ FORBIDDEN = {
     "worker/decode.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/read_json.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/read_packed.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/typed_json.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/groups.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/scanner.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/results.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/turn.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),

@@ -22,23 +22,32 @@ from schemas.contract import (
     ModelRefused,
     UnseenPolicy,
 )
-from schemas.datafiles import FileOptions, Table
-from schemas.errors import UserError, run_program
+from schemas.datafiles import FileOptions, RowStore, Table
+from schemas.errors import SettingsError, UserError, run_program
+from schemas.groups import GroupCodes
 from trainer import data
-from trainer.calibrate import calibrate, plan_calibration
+from trainer.calibrate import CalibrationPlan
+from trainer.checkpoint import Checkpoint, Stopped
 from trainer.commands import EvaluateCommand, FitCommand, ReportCommand
 from trainer.evaluate import evaluate, read_labelled
 from trainer.export import export
 from trainer.flags import parse
+from trainer.groups import GroupPlace, calibrated, format_version, planned
 from trainer.model import fit_model
-from trainer.narrate import say_how_well, say_what_was_made, say_what_was_read
-from trainer.progress import say
-from trainer.provenance import creation_time, training_record
+from trainer.narrate import (
+    say_how_groups_calibrate,
+    say_how_well,
+    say_what_was_made,
+    say_what_was_read,
+)
+from trainer.progress import Reading, say
+from trainer.provenance import creation_time, training_record, weights_are_of
 from trainer.report import check_page_writable, write_report
 from trainer.report_page.labelled import score_labelled
-from trainer.runtime import SealedModel, open_sealed, open_session, run
+from trainer.runtime import SealedModel, open_sealed, open_session, run, score_rows
 from trainer.seal import check_writable, golden_rows, seal, staged
-from trainer.verify import score_tolerance, verify
+from trainer.trim import trimmed
+from trainer.verify import VERIFIED_ROWS, score_tolerance, verify
 
 # As run_program's for a bug, which this is; but here a traceback would say less than the refusal.
 EXIT_OURS = 1
@@ -68,6 +77,9 @@ def _run(argv: Sequence[str]) -> int:
             return fit_and_seal(command, creation_time(datetime.now(UTC)))
         except ModelRefused as error:
             return _refused_our_own(error, command)
+        except Stopped as stopped:
+            say(f"stopped; {command.checkpoint} keeps the place: the same command goes on there")
+            return stopped.exit_code
     if isinstance(command, ReportCommand):
         return report_on_sealed(command)
     return evaluate_sealed(command)
@@ -76,31 +88,29 @@ def _run(argv: Sequence[str]) -> int:
 def fit_and_seal(command: FitCommand, created: datetime) -> int:
     """Train on normal events, write the sealed model and say what it is worth."""
     _check_places(command)
-    table, policies, quality = data.load(
-        command.data, command.options(), command.training.missing, command.training.unseen
-    )
+    table, policies, quality = _load(command)
     say_what_was_read(table, quality)
     features = _features(table, policies, command.training.unseen)
     labelled = _read_labelled(command, features)
-    plan = plan_calibration(len(table), command.target_flag_rate, extrapolate=command.extrapolate)
-    detectors = command.training.chosen_detectors()
-    parts = data.split(
-        len(table),
-        len(features),
-        plan,
-        command.training.seed,
-        stops="autoencoder" in detectors or [*detectors] == ["denoiser"],
-        combines=len(detectors) > 1,
-    )
+    place = _group_place(command, table)
+    plan, codes = planned(table, place, command.target_flag_rate, extrapolate=command.extrapolate)
+    say_how_groups_calibrate(plan, place)
+    parts = _split(command, table, plan, codes)
 
-    model = fit_model(table, parts, policies, command.training)
+    made_of = weights_are_of(command.training, table, parts, policies)
+    checkpoint = Checkpoint(command.checkpoint, made_of, command.checkpoint_s)
+    with checkpoint.heeding_signals():
+        parts = trimmed(table, parts, policies, command.training, checkpoint)
+        model = fit_model(table, parts, policies, command.training, checkpoint)
 
     graph = export(model.scorer, len(table.names))
     session = open_session(graph.SerializeToString())
-    held_out = table.features[parts.calibrate]
-    calibration, threshold = calibrate(run(session, held_out).score, plan)
+    scores = score_rows(session, table.features, parts.calibrate)
+    calibration, threshold, groups = calibrated(scores, plan, place, codes, parts.calibrate)
+    held_out = table.features[parts.calibrate[:VERIFIED_ROWS]]
     golden = golden_rows(model.transforms)
     contract = Contract(
+        format_version=format_version(groups),
         name=command.name or command.out.stem,
         version=command.version or created.strftime("%Y%m%dT%H%M%SZ"),
         created_at=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -108,6 +118,7 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
         features=features,
         threshold=threshold,
         calibration=calibration,
+        groups=groups,
         score_tolerance=score_tolerance(session, model.scorer, golden, held_out, calibration),
         golden=GoldenBatch.of(golden, run(session, golden).score),
         holds_training_rows=model.stored_rows > 0,
@@ -117,16 +128,39 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
     with staged(command.out) as draft:
         draft.write_bytes(seal(graph, contract))
         sealed = verify(draft, model.scorer, held_out)
+    checkpoint.remove()
 
     say_what_was_made(sealed, command.out, command.events_per_second)
     _say_more(command, sealed, labelled, table)
     return 0
 
 
+def _group_place(command: FitCommand, table: Table) -> GroupPlace | None:
+    place = command.group_place
+    if place is not None:
+        place.check(command.options().layout, table)
+    return place
+
+
+def _split(
+    command: FitCommand, table: Table, plan: CalibrationPlan, codes: GroupCodes | None
+) -> data.Parts:
+    detectors = command.training.chosen_detectors()
+    return data.split(
+        len(table),
+        len(table.names),
+        plan,
+        command.training.seed,
+        stops="autoencoder" in detectors or [*detectors] == ["denoiser"],
+        combines=len(detectors) > 1,
+        groups=codes,
+    )
+
+
 def evaluate_sealed(command: EvaluateCommand) -> int:
     """Evaluate a sealed model on labelled events and print the figures."""
     model = _open(command.model, "Nothing was evaluated")
-    options = command.options(model.contract.layout)
+    options = command.options(model.contract)
     table = read_labelled(command.labelled, model.contract.features, options)
     result = evaluate(model, table, command.at_tpr)
     print(json.dumps(asdict(result)) if command.as_json else result.text())  # noqa: T201
@@ -139,7 +173,7 @@ def report_on_sealed(command: ReportCommand) -> int:
     model = _open(command.model, "Nothing was written")
     table = None
     if command.labelled is not None:
-        options = command.options(model.contract.layout)
+        options = command.options(model.contract)
         table = read_labelled(command.labelled, model.contract.features, options)
     _write_page(command.out, model, command.labelled, table)
     return 0
@@ -170,9 +204,17 @@ def _write_page(
     say(f"{out}: a page about model {model.contract.name} {model.contract.version}")
 
 
+def _load(command: FitCommand) -> tuple[Table, tuple[MissingPolicy, ...], data.Quality]:
+    settings = command.training
+    store = RowStore(scratch=command.scratch, told=Reading().told)
+    return data.load(command.data, command.options(), settings.missing, settings.unseen, store)
+
+
 def _check_places(command: FitCommand) -> None:
     """Check, before an hour of training, that all that it makes will have a place."""
     check_writable(command.out)
+    if command.scratch is not None and not command.scratch.is_dir():
+        raise SettingsError(f"--scratch {command.scratch}: wanted a folder that is there")
     if command.report is not None:
         check_page_writable(command.report, "--report")
 
@@ -221,6 +263,7 @@ def _read_labelled(command: FitCommand, features: Sequence[Feature]) -> Table | 
     options = FileOptions(
         array=command.labelled_array,
         label_column=command.label_column,
+        group=command.group_column(strict=False),
         layout=command.options().layout,
     )
     return read_labelled(command.labelled, features, options)

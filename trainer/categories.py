@@ -41,9 +41,9 @@ class CategoryRows:
 def know_categories(
     table: Table, unseen: Mapping[str, UnseenPolicy]
 ) -> tuple[Table, dict[str, CategoryRows]]:
-    """Return the rows with the codes of the texts to be known, and how often each occurs.
+    """Give the rows the codes of the texts to be known; return them, and how often each occurs.
 
-    `unseen` holds each category's policy.
+    `unseen` holds each category's policy. The table's rows are changed where they are.
 
     Raises:
         DataError: a column is no category: it has no text, too many, or none often enough.
@@ -66,7 +66,7 @@ def know_categories(
         )
     for complaint in total_complaints(lists.values()):
         raise DataError(f"{_WHERE}: {complaint}. Leave one out with --drop-column")
-    return recoded(table, lists), rows
+    return recoded(table, lists, in_place=True), rows
 
 
 def _check(name: str, known: int, texts: int, least: int) -> None:

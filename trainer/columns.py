@@ -6,7 +6,9 @@ residuals are in columns; scores, contributions and expected values are in featu
 
 In scores a column of a category counts as its share of the feature, 1 / (K + 1): prepared columns
 have variance 1, so that a category weighs as much as a number however many texts it knows. A
-network's training weighs its columns alike.
+network's training weighs its columns alike. Weighing them by shares there, too, was tried: where
+anomalies break the correlations of ten numbers beside a category of 500 texts, it cost the denoiser
+0.3 and a dense autoencoder 3.6 points of AUC, and that one 0.2 on NSL-KDD.
 """
 
 from __future__ import annotations

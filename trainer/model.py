@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from schemas.contract import MissingPolicy
 from schemas.datafiles import Table
 from schemas.digest import FILE_BYTES_MAX
 from schemas.errors import DataError, SettingsError
+from trainer.checkpoint import Checkpoint, Training
 from trainer.columns import Columns, fit_category
 from trainer.combine import SoftMaximum, Surprise
 from trainer.data import Parts, per_feature, unseen_policies
@@ -27,9 +28,10 @@ from trainer.detectors import (
     residual_weights,
     stored_rows,
 )
-from trainer.fit import Curves, epochs_of, fit, steps_of
+from trainer.fit import Curves, epochs_of, fit, say_if_bounded, steps_of
 from trainer.network import build
 from trainer.progress import watch
+from trainer.rows import HeldRows, StoredRows, TrainingRows, rows_max
 from trainer.scorer import Combination, Refusals, Scorer
 from trainer.settings import Detector, TrainingSettings
 from trainer.transforms import Choice, FeatureTransform, Prepared, Transforms, fit_transforms
@@ -41,22 +43,28 @@ class FittedModel:
     """What goes into the graph, and how it came about.
 
     `transforms` has one entry for each feature, `curves` one for each detector with a network.
+    Transforms and views were fitted to `sampled_rows` of the fit rows.
     """
 
     scorer: Scorer
     transforms: tuple[FeatureTransform, ...]
     curves: dict[str, Curves]
     stored_rows: int
+    sampled_rows: int
 
 
 @dataclass(frozen=True)
 class _Rows:
     """What detectors are fitted to: prepared rows, and the columns' limits and shares.
 
-    `held_out` are the rows that no detector's weights are fitted to.
+    Networks are trained on `fit`; what looks at many rows at once sees `sample`, which is all of
+    them unless they are too many (`trainer.rows`); `untrimmed` has as large a share of the dirt that
+    was left out. `held_out` are the rows that no detector's weights are fitted to.
     """
 
-    fit: Prepared
+    fit: TrainingRows
+    sample: Prepared
+    untrimmed: Prepared
     stop: Prepared
     held_out: Prepared
     limit: torch.Tensor
@@ -68,9 +76,15 @@ class _Rows:
 
 
 def fit_model(
-    table: Table, parts: Parts, policies: Sequence[MissingPolicy], settings: TrainingSettings
+    table: Table,
+    parts: Parts,
+    policies: Sequence[MissingPolicy],
+    settings: TrainingSettings,
+    checkpoint: Checkpoint | None = None,
 ) -> FittedModel:
     """Fit the detectors on the fit rows, and bring them together on the combine rows.
+
+    Networks go on from where `checkpoint` has them, and leave their place there.
 
     Raises:
         DataError: there is nothing to learn in the fit rows.
@@ -83,23 +97,19 @@ def fit_model(
         len(table.categories[name]) if name in table.categories else None for name in table.names
     ]
     columns = Columns(texts)
-    by_feature, by_column = _fit_transforms(table, table.features[parts.fit], columns, settings)
+    sampled = parts.fit[: rows_max(columns.width)]  # Their order is random.
+    by_feature, by_column = _fit_transforms(table, table.features[sampled], columns, settings)
     transforms = Transforms(by_column, settings.clip)
-
-    def prepare(rows: npt.NDArray[np.int64]) -> Prepared:
-        prepared: Prepared = transforms(torch.from_numpy(columns.rows(table.features[rows])))
-        return prepared
-
-    rows = _Rows(
-        fit=prepare(parts.fit),
-        stop=prepare(parts.stop),
-        held_out=prepare(parts.combine if len(parts.combine) else parts.stop),
-        limit=transforms.limit,
-        share=columns.share.numpy(),
-    )
+    rows = _rows(table, parts, sampled, columns, transforms)
     chosen = settings.chosen_detectors()
     curves: dict[str, Curves] = {}
-    detectors = [_fit_detector(kind, rows, settings, curves) for kind in chosen]
+    trained_on = (parts.fit.tobytes(), parts.stop.tobytes(), parts.combine.tobytes())
+    detectors = []
+    for kind in chosen:
+        if kind in ("denoiser", "autoencoder"):
+            say_if_bounded(len(rows.fit), settings, kind)
+        place = (checkpoint or Checkpoint()).training(kind, *trained_on)
+        detectors.append(_fit_detector(kind, rows, settings, curves, place))
     stored = sum(len(one.rows) for one in detectors if isinstance(one, Neighbours))
     refusals = _refusals(table, policies, settings)
     scorer = Scorer(columns, transforms, detectors, None, refusals)
@@ -107,7 +117,33 @@ def fit_model(
         surprise = Surprise(_raw_scores(scorer, rows.held_out))
         combination = Combination(surprise, SoftMaximum([*chosen.values()]))
         scorer = Scorer(columns, transforms, detectors, combination, refusals)
-    return FittedModel(scorer, by_feature, curves, stored)
+    return FittedModel(scorer, by_feature, curves, stored, len(sampled))
+
+
+def _rows(
+    table: Table,
+    parts: Parts,
+    sampled: npt.NDArray[np.int64],
+    columns: Columns,
+    transforms: Transforms,
+) -> _Rows:
+    def prepare(rows: npt.NDArray[np.int64]) -> Prepared:
+        prepared: Prepared = transforms(torch.from_numpy(columns.rows(table.features[rows])))
+        return prepared
+
+    sample = prepare(sampled)
+    share = len(sampled) / max(1, len(parts.fit))
+    dirt = prepare(parts.trimmed[: round(share * len(parts.trimmed))])
+    held = len(sampled) == len(parts.fit)
+    return _Rows(
+        fit=HeldRows(sample) if held else StoredRows(np.sort(parts.fit), prepare, sample),
+        sample=sample,
+        untrimmed=Prepared(*map(torch.cat, zip(sample, dirt, strict=True))),
+        stop=prepare(parts.stop),
+        held_out=prepare(parts.combine if len(parts.combine) else parts.stop),
+        limit=transforms.limit,
+        share=columns.share.numpy(),
+    )
 
 
 def _refusals(
@@ -126,6 +162,12 @@ def _fit_transforms(
     """Return the transform of each feature, for the record, and of each column."""
     auto: Choice = "auto"
     choices = per_feature(settings.transforms, table.names, auto, "transforms")
+    for name in settings.transforms:
+        if name in table.categories:
+            raise SettingsError(
+                f"--set transforms: the feature {name!r} is a category, whose texts have no "
+                f"transform; wanted a number. Nothing was trained; leave {name}: out"
+            )
     numbers = columns.numbers
     by_feature: dict[int, FeatureTransform] = {}
     by_column: list[FeatureTransform] = []
@@ -154,30 +196,62 @@ def _fit_transforms(
 
 
 def _fit_detector(
-    kind: Detector, rows: _Rows, settings: TrainingSettings, curves: dict[str, Curves]
+    kind: Detector,
+    rows: _Rows,
+    settings: TrainingSettings,
+    curves: dict[str, Curves],
+    place: Training,
 ) -> nn.Module:
     match kind:
         case "denoiser":
             _check_width(settings.width, len(rows.share))
             network = denoising_network(len(rows.share), settings.width)
-            steps = steps_of(len(rows.fit.network), settings)
-            with watch(POINTS, "denoiser, part") as watcher:
-                curves[kind] = fit_denoiser(
-                    network, rows.fit, rows.held_out, steps, settings, watcher
-                )
+            steps = steps_of(len(rows.fit), settings)
+
+            def denoise() -> Curves:
+                with watch(POINTS, "denoiser, part") as watcher:
+                    return fit_denoiser(
+                        network, rows.fit, rows.held_out, steps, settings, watcher, place
+                    )
+
+            curves[kind] = _trained(network, denoise, place)
             # The held-out rows are to say what its scores mean: they must not weigh its residuals.
             return _reconstruction(network, rows)
         case "autoencoder":
             network = build(settings, len(rows.share))
-            with watch(epochs_of(len(rows.fit.network), settings)) as watcher:
-                curves[kind] = fit(network, rows.fit, rows.stop, settings, watcher)
+
+            def reconstruct() -> Curves:
+                with watch(epochs_of(len(rows.fit), settings)) as watcher:
+                    return fit(network, rows.fit, rows.stop, settings, watcher, place)
+
+            curves[kind] = _trained(network, reconstruct, place)
             return _reconstruction(network, rows, rows.stop)
         case "neighbours":
-            stored = stored_rows(len(rows.fit.network), settings.stored_rows, settings.seed)
-            some = Prepared(*(part[stored] for part in rows.fit))
-            return Neighbours(Whitened(rows.fit, rows.varying, rows.share), some)
+            stored = stored_rows(len(rows.sample.network), settings.stored_rows, settings.seed)
+            some = Prepared(*(part[stored] for part in rows.sample))
+            return Neighbours(Whitened(rows.sample, rows.varying, rows.share), some)
         case "norm":
-            return Norm(RankGauss(rows.fit, rows.varying), rows.share)
+            # Its quantiles hardly heed some dirt, and miss rare normal rows that went with it.
+            return Norm(RankGauss(rows.untrimmed, rows.varying), rows.share)
+
+
+def _trained(network: nn.Module, train: Callable[[], Curves], place: Training) -> Curves:
+    """Train the network, unless it was trained before the program was interrupted."""
+    kept = place.finished()
+    if kept is None:
+        curves = train()
+        place.finish(
+            {
+                "network": network.state_dict(),
+                "curves": asdict(curves),
+                "random": torch.get_rng_state(),
+            }
+        )
+        return curves
+    network.load_state_dict(kept["network"])
+    network.eval()
+    torch.set_rng_state(kept["random"])
+    return Curves(**kept["curves"])
 
 
 def _check_width(width: int, columns: int) -> None:
@@ -191,7 +265,7 @@ def _check_width(width: int, columns: int) -> None:
 
 
 def _reconstruction(network: nn.Module, rows: _Rows, *unseen: Prepared) -> Reconstruction:
-    weights = residual_weights(network, rows.limit, rows.share, rows.fit, *unseen)
+    weights = residual_weights(network, rows.limit, rows.share, rows.sample, *unseen)
     return Reconstruction(network, weights, rows.limit)
 
 

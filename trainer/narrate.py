@@ -12,9 +12,11 @@ from msgspec import UNSET
 from schemas.calibration import Calibration
 from schemas.contract import Contract, Threshold
 from schemas.datafiles import Table
-from schemas.false_alarms import describe_tail, per_day, per_million
+from schemas.false_alarms import by_group, describe_tail, per_day, per_million
+from trainer.calibrate import CalibrationPlan, events_needed
 from trainer.data import Quality, rows_in_common, suspicious_columns
 from trainer.evaluate import evaluate
+from trainer.groups import GroupPlace
 from trainer.progress import say
 from trainer.runtime import SealedModel
 from trainer.transforms import constant_columns
@@ -39,6 +41,7 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
             "warning: of a single feature only values that are rare in themselves will be flagged. "
             "Bring features that depend on it"
         )
+    _say_what_repeats(quality)
     for name in suspicious_columns(table.names):
         say(
             f"warning: the column {name!r} is used as a feature. If it marks anomalies, name it "
@@ -47,8 +50,9 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
     if table.ignored:
         say(
             f"warning: {', '.join(table.ignored[:_NAMES_SHOWN])} among the features never holds a "
-            "number, and is ignored; if it should be a feature, write it as a number, or name it "
-            f"with --category-column {table.ignored[0]} if it is a category"
+            "number, and is ignored; if it should be a feature, write it as a number (a sequence "
+            "as one for each place, as many in every event), or name it with --category-column "
+            f"{table.ignored[0]} if it is a category"
         )
     for name, rows in quality.categories.items():
         say(
@@ -61,6 +65,20 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
             "If they count from an origin (a time, an id), use differences or leave it out with "
             f"--drop-column {name}"
         )
+    _say_what_never_varies(table)
+
+
+def _say_what_repeats(quality: Quality) -> None:
+    repeated, used = quality.repeated_rows, quality.rows_used
+    if 2 * repeated > used:
+        say(
+            f"warning: {repeated:,} of the {used:,} events repeat another, value for value. They "
+            "count as often as they come and their scores are tied; leave the repeats out if they "
+            "mean nothing"
+        )
+
+
+def _say_what_never_varies(table: Table) -> None:
     constants = [
         name
         for name, constant in zip(table.names, constant_columns(table.features), strict=True)
@@ -74,6 +92,29 @@ def say_what_was_read(table: Table, quality: Quality) -> None:
         )
 
 
+def say_how_groups_calibrate(plan: CalibrationPlan, place: GroupPlace | None) -> None:
+    """Say which groups have a threshold of their own, and what the others share."""
+    groups = plan.groups
+    if groups is None or place is None:
+        return
+    own, rows, events = len(groups.texts), groups.rows, groups.events
+    enough = events[-1] >= events_needed(plan.target_flag_rate)
+    ground = (
+        f"of which {events[-1]:,} calibrate it"
+        if enough
+        else "too few to calibrate it: it is of all groups' calibration rows, which promises "
+        "nothing of theirs"
+    )
+    say(
+        f"{own:,} group(s) of {place.name!r} have a threshold of their own for a flag rate of "
+        f"{plan.target_flag_rate:g}: {sum(rows[:-1]):,} rows, of which {sum(events[:-1]):,} "
+        f"calibrate. {groups.shared:,} smaller group(s), and events that name none, share the "
+        f"pooled one: {rows[-1]:,} rows, {ground}"
+    )
+    if place.source != "feature":
+        say(f"{place.name!r} is no feature; --category-column {place.name} would make it one, too")
+
+
 def say_what_was_made(
     model: SealedModel, out: Path, events_per_second: float | None = None
 ) -> None:
@@ -85,6 +126,7 @@ def say_what_was_made(
     if told := tied(contract.calibration, contract.threshold):
         say(f"warning: {told}")
     alarms = [f"  {line}\n" for line in _alarms(contract, events_per_second)]
+    pooled = "" if contract.groups is UNSET else "pooled "
     rows = training["rows"]
     parts = ", ".join(f"{part} {rows[part]:,}" for part in _PARTS if rows[part])
     print(  # noqa: T201
@@ -94,7 +136,7 @@ def say_what_was_made(
         f"{_made_of(training)}"
         f"  scores hold on other machines to {tolerance.relative:g} relative "
         f"(below a score of {tolerance.scale:.3g}: of that)\n"
-        f"  threshold {contract.threshold.value:.6g} for a target flag rate of {rate:g}:\n"
+        f"  {pooled}threshold {contract.threshold.value:.6g} for a target flag rate of {rate:g}:\n"
         + "".join(alarms),
         end="",
     )
@@ -103,6 +145,9 @@ def say_what_was_made(
 def _alarms(contract: Contract, events_per_second: float | None) -> Iterator[str]:
     """Yield what the threshold means in false alarms, and on what ground."""
     calibration, rate = contract.calibration, contract.threshold.target_flag_rate
+    if contract.groups is not UNSET:
+        yield from by_group(contract.groups, rate, events_per_second)
+        return
     yield per_million(calibration, rate)
     if events_per_second is not None:
         yield per_day(calibration, rate, events_per_second)
@@ -124,7 +169,9 @@ def _made_of(training: Mapping[str, Any]) -> str:
     )
     held = training["stored_rows"]
     inside = f"  holds {held:,} rows of the training data; --set stored_rows=0 forbids it\n"
-    return f"  detectors: {several}\n{inside if held else ''}"
+    sampled = training.get("sampled_rows")
+    part = f"  transforms and views are fitted to {sampled:,} of the fit rows\n" if sampled else ""
+    return f"  detectors: {several}\n{part}{inside if held else ''}"
 
 
 def tied(calibration: Calibration, threshold: Threshold) -> str | None:

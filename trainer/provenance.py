@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
+from schemas.contract import MissingPolicy
 from schemas.datafiles import Table
+from schemas.datafiles.store import BLOCK_ROWS
 from schemas.errors import SettingsError
-from trainer.calibrate import DEFAULT_FLAG_RATES, CalibrationPlan
+from trainer.calibrate import DEFAULT_FLAG_RATES, CalibrationPlan, GroupPlan
 from trainer.data import Parts, Quality, rows_digest
 from trainer.fit import Curves
 from trainer.model import FittedModel
@@ -50,11 +57,10 @@ def training_record(
     return {
         "settings": settings.model_dump(mode="json") | {"detectors": settings.chosen_detectors()},
         "seed": settings.seed,
-        "versions": {name: _version(name) for name in _PACKAGES}
-        | {"onnxruntime": next(filter(None, map(_version, _RUNTIMES)), None)},
+        "versions": _versions(),
         "rows_sha256": rows_digest(table),
-        "rows": {name: len(rows) for name, rows in asdict(parts).items()},
-        "data_quality": asdict(quality),
+        "rows": {name: len(rows) for name, rows in vars(parts).items()},
+        "data_quality": asdict(quality) | {"missing_rows": missing_rows(table)},
         "transforms": {
             name: asdict(fitted) for name, fitted in zip(table.names, model.transforms, strict=True)
         },
@@ -64,6 +70,43 @@ def training_record(
         "detectors": settings.chosen_detectors(),
         "stored_rows": model.stored_rows,
         "notes": notes(plan),
+        **_sampled(model, parts),
+        **({} if plan.groups is None else {"groups": _groups(plan.groups)}),
+    }
+
+
+def _sampled(model: FittedModel, parts: Parts) -> dict[str, int]:
+    """Return how many fit rows transforms and views were fitted to, where it was not all."""
+    return {"sampled_rows": model.sampled_rows} if model.sampled_rows < len(parts.fit) else {}
+
+
+def _groups(plan: GroupPlan) -> dict[str, int]:
+    """Return how many groups have a threshold of their own, how many share one, and their rows."""
+    return {
+        "own": len(plan.texts),
+        "own_rows": sum(plan.rows[:-1]),
+        "shared": plan.shared,
+        "shared_rows": plan.rows[-1],
+    }
+
+
+def missing_rows(table: Table) -> dict[str, int]:
+    """Return in how many rows each feature is missing; those that always are there are left off."""
+    missing = np.zeros(len(table.names), np.int64)
+    for start in range(0, len(table), BLOCK_ROWS):
+        missing += np.isnan(table.features[start : start + BLOCK_ROWS]).sum(axis=0)
+    return {name: int(rows) for name, rows in zip(table.names, missing, strict=True) if rows}
+
+
+def weights_are_of(
+    settings: TrainingSettings, table: Table, parts: Parts, policies: Sequence[MissingPolicy]
+) -> dict[str, str]:
+    """Return digests of all that the trained weights depend on, by what they are of."""
+    return {
+        "rows": rows_digest(table),
+        "split": _sha256(b"".join(part.tobytes() for part in vars(parts).values())),
+        "settings": _sha256(json.dumps([settings.model_dump(mode="json"), policies]).encode()),
+        "versions": _sha256(json.dumps(_versions()).encode()),
     }
 
 
@@ -71,12 +114,22 @@ def notes(plan: CalibrationPlan) -> list[str]:
     """Return what a person should know of how the model was made."""
     if plan.requested is not None or plan.target_flag_rate == DEFAULT_FLAG_RATES[0]:
         return []
+    data = "the data" if plan.groups is None else "the groups of most events"
     note = (
-        f"no flag rate was asked for, and the data cannot support "
+        f"no flag rate was asked for, and {data} cannot support "
         f"{DEFAULT_FLAG_RATES[0]:g}; the smallest supported "
         f"one, {plan.target_flag_rate:g}, was taken"
     )
     return [note]
+
+
+def _versions() -> dict[str, str | None]:
+    runtime = next(filter(None, map(_version, _RUNTIMES)), None)
+    return {name: _version(name) for name in _PACKAGES} | {"onnxruntime": runtime}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _version(name: str) -> str | None:

@@ -6,6 +6,7 @@ into the sealed file, so that a file says how it was made.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -69,13 +70,24 @@ TransformChoice = Annotated[
     Discriminator(_name_or_number),
 ]
 
-_OF_OTHERS: dict[str, Detector] = {"width": "denoiser", "stored_rows": "neighbours"}
 _ASK_FOR_AUTOENCODER = frozenset({"family", "event_shape", "hidden", "bottleneck"})
-# Settings that only an autoencoder heeds.
-_OF_AUTOENCODERS = frozenset(
-    {"family", "event_shape", "hidden", "bottleneck", "kernel", "heads", "activation"}
-    | {"normalisation", "dropout", "learning_rate", "schedule", "patience"}
+_OF_AUTOENCODERS = (
+    *("family", "event_shape", "hidden", "bottleneck", "kernel", "heads", "activation"),
+    *("normalisation", "dropout", "learning_rate", "schedule", "patience"),
 )
+_OF_NETWORKS = ("epochs", "steps_min", "steps_max", "batch_size", "clip")
+# The detectors that heed a setting, of those that not every one of them does.
+_HEEDED_BY: dict[str, tuple[Detector, ...]] = {
+    "width": ("denoiser",),
+    "stored_rows": ("neighbours",),
+    **dict.fromkeys(_OF_NETWORKS, ("denoiser", "autoencoder")),
+    **dict.fromkeys(_OF_AUTOENCODERS, ("autoencoder",)),
+}
+
+
+def is_heeded(setting: str, detectors: Container[str]) -> bool:
+    """Say whether a setting means anything to at least one of these detectors."""
+    return any(owner in detectors for owner in _HEEDED_BY.get(setting, DETECTORS))
 
 
 class TrainingSettings(BaseModel):
@@ -137,12 +149,25 @@ class TrainingSettings(BaseModel):
     steps_min: int = Field(
         2_500, ge=0, description="small data gets more epochs, up to this many steps in all"
     )
+    steps_max: int = Field(
+        100_000,
+        ge=1,
+        le=1_000_000_000,
+        description="of each network; above 320,000 fit rows it makes an epoch a part of a pass",
+    )
     batch_size: int = Field(128, ge=2, description="as the recipes that the figures compare with")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's own default")
     schedule: Schedule = Field("cosine", description="ends at rest, whatever the epochs")
     patience: int = Field(10, ge=1, description="epochs without a better one before it stops")
     clip: float = Field(
         10.0, gt=0, le=1000, description="farthest that the network sees, in standard deviations"
+    )
+    trim: float = Field(
+        0.0,
+        ge=0,
+        le=0.3,
+        description="share of the fit rows to leave out, those that look least normal: for dirty "
+        "data, takes three times as long; clean data loses by it",
     )
     transforms: Annotated[dict[str, TransformChoice], BeforeValidator(_read_choices)] = Field(
         {EVERY: "auto"},
@@ -189,9 +214,12 @@ class TrainingSettings(BaseModel):
             for name, field in TrainingSettings.model_fields.items()
             if getattr(self, name) != field.default
         }
-        owners = _OF_OTHERS | dict.fromkeys(sorted(_OF_AUTOENCODERS), "autoencoder")
-        for name, detector in owners.items():
+        chosen = self.chosen_detectors()
+        for name in [name for name in _HEEDED_BY if name in changed]:
             forbidden = name == "stored_rows" and self.stored_rows == 0
-            if name in changed and detector not in self.chosen_detectors() and not forbidden:
-                raise ValueError(f"{name}: of {detector}, which is not among the detectors")
+            if not is_heeded(name, chosen) and not forbidden:
+                raise ValueError(
+                    f"{name}: only {' and '.join(_HEEDED_BY[name])} would heed it, and the "
+                    f"detectors are {', '.join(chosen)}; leave it out, or choose other detectors"
+                )
         return self

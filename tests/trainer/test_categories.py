@@ -140,6 +140,26 @@ def test_a_category_that_was_not_named_is_refused_with_the_way_out(connections, 
     assert "name it with --category-column protocol" in error
 
 
+def test_a_category_has_no_transform_to_choose(connections, tmp_path, capsys):
+    flags = ["--category-column", "protocol", "--label-column", "bad"]
+    flags += ["--set", "transforms=protocol:asinh"]
+
+    error = fails(capsys, "fit", connections, "--out", tmp_path / "m.onnx", *flags)
+
+    assert "the feature 'protocol' is a category, whose texts have no transform; wanted a" in error
+
+
+def test_a_sequence_of_varying_length_is_ignored_with_the_way_out(tmp_path, capsys):
+    path = tmp_path / "events.jsonl"
+    lines = [f'{{"features":{{"a":{n},"trace":{[1] * (n % 3)}}}}}' for n in range(9)]
+    path.write_text("\n".join(lines))
+
+    error = fails(capsys, "fit", path, "--out", tmp_path / "m.onnx")
+
+    assert "trace among the features never holds a number, and is ignored" in error
+    assert "a sequence as one for each place, as many in every event" in error
+
+
 def test_a_text_among_json_events_is_ignored_with_the_way_out(tmp_path, capsys):
     path = tmp_path / "events.jsonl"
     path.write_text("\n".join(f'{{"features":{{"a":{n},"port":"ssh"}}}}' for n in range(9)))

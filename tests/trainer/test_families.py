@@ -16,6 +16,7 @@ from torch import nn
 from schemas.errors import SettingsError
 from trainer.__main__ import main
 from trainer.attention import _SelfAttention
+from trainer.checkpoint import Checkpoint
 from trainer.commands import FitCommand
 from trainer.convolutional import ConvolutionalAutoencoder, depth_max
 from trainer.fit import fit
@@ -23,6 +24,7 @@ from trainer.flags import parse
 from trainer.network import build
 from trainer.presets import PRESETS
 from trainer.recurrent import _Recurrence
+from trainer.rows import HeldRows
 from trainer.runtime import open_sealed, run
 from trainer.settings import TrainingSettings
 from trainer.transforms import Prepared
@@ -186,6 +188,9 @@ def test_the_bottleneck_is_the_only_way_through(kind):
     assert torch.linalg.matrix_rank(slope.reshape(width, width)) == 1
 
 
+PLACE = Checkpoint().training("autoencoder")  # Where nothing is kept.
+
+
 class Silent:
     def epoch_ended(self, epoch, training_loss, validation_loss):
         pass
@@ -202,7 +207,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(kind):
         chosen = settings(kind, epochs=2, steps_min=1, batch_size=32, dropout=0.2, seed=seed)
         torch.manual_seed(seed)
         network = build(chosen, width_of(kind))
-        fit(network, prepared(kind, 80, 1), prepared(kind, 20, 2), chosen, Silent())
+        rows = HeldRows(prepared(kind, 80, 1))
+        fit(network, rows, prepared(kind, 20, 2), chosen, Silent(), PLACE)
         return torch.cat([part.flatten() for part in network.parameters()])
 
     assert torch.equal(weights(3), weights(3))
@@ -215,7 +221,8 @@ def test_every_family_learns_what_its_features_have_in_common(kind):
     torch.manual_seed(0)
     chosen = settings(kind, epochs=15, steps_min=1, batch_size=25, learning_rate=0.01, bottleneck=4)
     network = build(chosen, width_of(kind))
-    curves = fit(network, prepared(kind, 250, 1), prepared(kind, 60, 2), chosen, Silent())
+    rows = HeldRows(prepared(kind, 250, 1))
+    curves = fit(network, rows, prepared(kind, 60, 2), chosen, Silent(), PLACE)
 
     assert min(curves.validation) < 0.25 * curves.validation[0]
 

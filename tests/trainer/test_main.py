@@ -88,7 +88,7 @@ def test_every_problem_is_in_one_message(capsys):
     [
         (normal_rows(1), "1 usable row(s), of which at most 0 calibrate"),
         (normal_rows(40), "takes 19 calibration events, 48 rows in all"),
-        (np.ones((100, 6), np.float32), "all 6 columns are constant"),
+        (np.ones((100, 6), np.float32), "no column varies among the fit rows, of 6; wanted"),
         (normal_rows(100) * [1, 1, np.nan, 1, 1, 1], "no fit row has a value for 'mass'"),
     ],
 )

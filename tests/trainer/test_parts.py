@@ -10,6 +10,7 @@ import torch
 
 from schemas.datafiles import FileOptions
 from tests.trainer.conftest import normal_rows, write_csv
+from trainer import rows
 from trainer.calibrate import plan_calibration
 from trainer.data import load, split
 from trainer.model import fit_model
@@ -40,6 +41,26 @@ def same_state(first, second, of=""):
     names = [name for name in ours if name.startswith(of)]
     assert names
     return all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
+def test_more_fit_rows_than_are_held_are_sampled_for_all_but_the_networks(loaded, monkeypatch):
+    table, policies, parts = loaded
+    monkeypatch.setattr(rows, "SAMPLE_VALUES_MAX", 6 * 100)
+    settings = TrainingSettings(epochs=3, steps_min=30, width=8)
+    model = fit_model(table, parts, policies, settings)
+    sampled, rest = parts.fit[:100], parts.fit[100:]
+    features = table.features.copy()
+    features[rest] = features[rest] + np.float32(0.01)
+
+    others = fit_model(replace(table, features=features), parts, policies, settings)
+
+    assert model.sampled_rows == len(sampled) < len(parts.fit)
+    assert same_state(model, others, "transforms.")
+    assert same_state(model, others, "detectors.1.view.")
+    assert same_state(model, others, "detectors.2.")
+    assert not same_state(model, others, "detectors.0.network.")
+    again = fit_model(table, parts, policies, settings)
+    assert same_state(model, again)
 
 
 def test_the_calibration_is_of_the_calibrate_rows_alone(sealed, normal_csv):

@@ -30,10 +30,19 @@ def test_where_rows_may_not_be_stored_there_are_no_neighbours():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"patience": 20}, "patience: of autoencoder"),
-        ({"preset": "best", "hidden": "64"}, "hidden: of autoencoder"),
-        ({"preset": "dense", "width": 64}, "width: of denoiser"),
-        ({"detectors": "norm", "stored_rows": 64}, "stored_rows: of neighbours"),
+        ({"patience": 20}, "patience: only autoencoder would heed it"),
+        ({"learning_rate": 0.01}, "learning_rate: only autoencoder would heed it"),
+        ({"preset": "best", "hidden": "64"}, "hidden: only autoencoder would heed it"),
+        ({"preset": "dense", "width": 64}, "width: only denoiser would heed it"),
+        ({"detectors": "norm", "stored_rows": 64}, "stored_rows: only neighbours would heed it"),
+        (
+            {"detectors": "norm,neighbours", "epochs": 5},
+            "epochs: only denoiser and autoencoder would heed it, and the detectors are neighbours",
+        ),
+        ({"detectors": "norm", "steps_min": 0}, "steps_min: only denoiser and autoencoder"),
+        ({"detectors": "norm", "steps_max": 9}, "steps_max: only denoiser and autoencoder"),
+        ({"detectors": "norm", "batch_size": 64}, "batch_size: only denoiser and autoencoder"),
+        ({"detectors": "norm", "clip": 5}, "clip: only denoiser and autoencoder"),
         ({"detectors": "norm,norm:5"}, "wanted each detector once"),
         ({"detectors": "norm:"}, "detectors.norm"),
         ({"detectors": "norm:1e-46"}, "detectors.norm"),
@@ -43,6 +52,12 @@ def test_where_rows_may_not_be_stored_there_are_no_neighbours():
 def test_what_no_detector_would_heed_is_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         TrainingSettings(**settings)
+
+
+def test_what_every_detector_heeds_may_be_set_for_any_of_them():
+    settings = TrainingSettings(detectors="norm", seed=4, threads=2, transforms="asinh")
+
+    assert settings.chosen_detectors() == {"norm": 1.0}
 
 
 @pytest.mark.parametrize("preset", ["default", "best", "dense", "seed"])

@@ -63,7 +63,9 @@ def test_mostly_repeated_rows_train_a_model_whose_threshold_holds_and_say_so(tmp
     p_values = model.contract.calibration.p_values(scores)
     assert ((scores > np.float32(threshold)) == (p_values <= 0.3)).all()
     assert 0.05 < (scores > np.float32(threshold)).mean() < 0.15
-    assert "calibration events have one and the same score" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: 540 of the 600 events repeat another, value for value." in said
+    assert "calibration events have one and the same score" in said
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.01])
