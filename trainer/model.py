@@ -58,8 +58,8 @@ class _Rows:
     """What detectors are fitted to: prepared rows, and the columns' limits and shares.
 
     Networks are trained on `fit`; what looks at many rows at once sees `sample`, which is all of
-    them unless they are too many (`trainer.rows`); `untrimmed` has as large a share of the dirt that
-    was left out. `held_out` are the rows that no detector's weights are fitted to.
+    them unless they are too many (`trainer.rows`). `untrimmed` are those and as large a share of
+    the dirt that was left out. `held_out` are the rows that no detector's weights are fitted to.
     """
 
     fit: TrainingRows
