@@ -41,10 +41,14 @@ _KIB = 1024
 
 @dataclass
 class Taken:
-    """Peak memory in bytes; each line of the trainer's, with its second and the peak before it."""
+    """Peak memory in bytes; each line of the trainer's, with its second and the peak before it.
+
+    Lines that came between two looks have the memory of the latest one.
+    """
 
     anonymous: int = 0
     mapped: int = 0
+    latest: int = 0
     since_line: int = 0
     lines: list[tuple[float, int, str]] = field(default_factory=list)
     wall_s: float = 0.0
@@ -68,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{taken.wall_s:.0f} s, {taken.cpu_s:.0f} CPU seconds; at most {taken.anonymous:,} bytes "
         f"of memory, and {taken.mapped:,} of mapped files"
     )
-    told = {name: value for name, value in vars(taken).items() if name != "lines"}
+    meanwhile = ("lines", "latest", "since_line")
+    told = {name: value for name, value in vars(taken).items() if name not in meanwhile}
     asked = {"rows": options.rows, "features": FEATURES, "set": options.set, "bytes": size}
     write_json(options.json, {"machine": machine(), "asked": asked, **told, "lines": taken.lines})
     return taken.exit_code
@@ -113,7 +118,7 @@ def fit(data: Path, flags: Sequence[str]) -> Taken:
             second = round(time.monotonic() - began, 1)
             said = line.rstrip().replace(f"{data.parent}/", "")
             taken.lines.append((second, taken.since_line, said))
-            taken.since_line = 0
+            taken.since_line = taken.latest
     taken.exit_code = trainer.returncode
     looking.join()
     after = os.times()
@@ -133,6 +138,7 @@ def _look(pid: int, taken: Taken) -> None:
         if "RssAnon" not in held:
             return  # It has ended.
         anonymous, mapped = (int(held[name].split()[0]) * _KIB for name in ("RssAnon", "RssFile"))
+        taken.latest = anonymous
         taken.anonymous = max(taken.anonymous, anonymous)
         taken.since_line = max(taken.since_line, anonymous)
         taken.mapped = max(taken.mapped, mapped)

@@ -8,6 +8,7 @@ odradek-trainer report MODEL.onnx [--labelled LABELLED] [--out report.html]
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -61,6 +62,8 @@ _COMMANDS: dict[str, type[FitCommand | EvaluateCommand | ReportCommand]] = {
 
 def cli() -> int:
     """Run the program on the process's own arguments and return its exit code."""
+    # As Ctrl-C does, so that a draft of the sealed file is not left behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     return main(sys.argv[1:])
 
 

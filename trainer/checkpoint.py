@@ -10,17 +10,18 @@ rate, unless it deals the rows differently, nor names and times). Of another tra
 taken up, which is said, and the next save replaces it. Networks are told apart by their rows and
 their kind, so that several trainings of one run each find their own.
 
-The file is read without running anything that it holds (torch's `weights_only`).
+The file begins with its format and the SHA-256 of the rest, for torch takes weights as they come:
+of a file that a power cut left damaged nothing is taken up. It is read without running anything
+that it holds (torch's `weights_only`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
+import io
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +33,7 @@ import torch
 from schemas.errors import OutsideError
 from trainer.progress import say
 
-_FORMAT = "odradek-checkpoint-1"
+_FORMAT = b"odradek-checkpoint-2\n"
 State = dict[str, Any]
 
 
@@ -77,7 +78,8 @@ class Checkpoint:
     def heeding_signals(self) -> Iterator[None]:
         """Let SIGTERM and Ctrl-C end the block at a step of a training, its place kept.
 
-        A second signal does what it did before.
+        A second signal does what it did before; one that is ignored, as in a job of the background,
+        stays so.
 
         Raises:
             Stopped: a signal came, and its place is kept.
@@ -86,7 +88,8 @@ class Checkpoint:
         if self._path is None or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: one for number, one in handlers.items() if one is not signal.SIG_IGN}
 
         def told(number: int, _: FrameType | None) -> None:
             self._told = number
@@ -107,6 +110,7 @@ class Checkpoint:
         """Remove the file: the model is sealed."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            self._draft(self._path).unlink(missing_ok=True)  # A kill in mid-write may have left it.
 
     def finished(self, key: str) -> State | None:
         return self._done.get(key)
@@ -141,34 +145,48 @@ class Checkpoint:
 
     def _write(self) -> None:
         assert self._path is not None  # noqa: S101  # `due` saw to it.
-        held = {_FORMAT: (self._made_of, self._done, self._going)}
-        draft = self._path.with_name(f".{self._path.name}.draft")
+        content = io.BytesIO()
+        torch.save((self._made_of, self._done, self._going), content)
+        draft = self._draft(self._path)
         try:
-            # Not synced: a kill loses nothing of it, and after a power cut half a file is noticed.
+            # Not synced: a kill loses nothing of it, and what a power cut spoils is noticed.
             with draft.open("wb") as file:
-                torch.save(held, file)
-            draft.replace(self._path)
-        except (OSError, RuntimeError) as error:  # torch's own, of a disk that is full.
+                file.write(_head(content.getbuffer()))
+                file.write(content.getbuffer())
+            with suppress(FileNotFoundError):  # Another fit to the same file put it there.
+                draft.replace(self._path)
+        except OSError as error:
+            raise OutsideError(
+                f"{self._path} cannot be written: {error.strerror or error}. The training ends "
+                "here; make room for it, and the same command goes on from the last one written"
+            ) from None
+        finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
-            raise OutsideError(f"{self._path} cannot be written: {error}") from None
         self._saved_at = time.monotonic()
 
     def _take_up(self, path: Path) -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's doubts about a file that is none of its.
-                made_of, done, going = torch.load(path, weights_only=True)[_FORMAT]
+            held = path.read_bytes()
         except OSError as error:
-            raise OutsideError(f"{path} cannot be read: {error.strerror}") from None
-        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.PickleError):
-            say(f"{path} is no checkpoint that can be read; training starts anew")
+            raise OutsideError(
+                f"{path} cannot be read: {error.strerror or error}; wanted a checkpoint or no such "
+                "file. Nothing was trained; move it away"
+            ) from None
+        start = len(_head(b""))
+        if held[:start] != _head(held[start:]):
+            say(f"{path} is no checkpoint that can be read; training starts anew and replaces it")
             return
+        made_of, done, going = torch.load(io.BytesIO(held[start:]), weights_only=True)
         others = [what for what in self._made_of if made_of.get(what) != self._made_of[what]]
         if others:
             say(f"{path} is of other {' and '.join(others)}; training starts anew and replaces it")
             return
         self._done, self._going = done, going
+
+    @staticmethod
+    def _draft(path: Path) -> Path:
+        return path.with_name(f".{path.name}.draft")
 
 
 class Training:
@@ -203,3 +221,7 @@ class Training:
     def finish(self, state: State) -> None:
         """Keep the trained network."""
         self._checkpoint.finish(self._key, state)
+
+
+def _head(content: bytes | memoryview) -> bytes:
+    return _FORMAT + hashlib.sha256(content).digest()

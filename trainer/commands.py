@@ -120,11 +120,13 @@ class FitCommand(BaseModel):
     timestamp_path: EventPath = Field(("timestamp",), description="where it holds its time")
     timestamp_kind: TimestampKind = Field("ms", description="ms, s or rfc3339")
     preset: Preset | None = Field(
-        None, description="settings to start from; short for --set preset="
+        None,
+        description="settings to start from: default, best, dense or seed; short for --set preset=",
     )
     event_shape: EventShape | None = Field(
         None,
-        description="19x3: 19 objects of 3 values; 1x28x28: an image; short for --set event_shape=",
+        description="of a family that reads one. 19x3: 19 objects of 3 values; 1x28x28: an image; "
+        "short for --set event_shape=",
     )
     training: Annotated[TrainingSettings, Flag(repeated=True, metavar="NAME=VALUE")] = Field(
         [],

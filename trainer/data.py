@@ -198,7 +198,8 @@ def per_feature(
     for name in choices:
         if name != EVERY and name not in names:
             raise SettingsError(
-                f"--set {setting}: no feature is named {name!r}{did_you_mean(name, names)}"
+                f"--set {setting}: no feature is named {name!r}{did_you_mean(name, names)}. "
+                "Nothing was trained"
             )
     return tuple(choices.get(name, choices.get(EVERY, default)) for name in names)
 

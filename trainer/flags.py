@@ -89,7 +89,7 @@ def _sentence(problem: Mapping[str, object], model: type[BaseModel]) -> str:
     field = next((f for n, f in model.model_fields.items() if (f.alias or n) == where[0]), None)
     is_positional = field is not None and _flag(field).positional
     flag = where[0].upper() if is_positional else f"--{where[0].replace('_', '-')}"
-    if problem["type"] == "missing":
+    if problem["type"] == "missing" or (is_positional and problem["type"] == "too_short"):
         return f"{flag} is missing"
     # Below a flag stands one of the settings that it takes by name, or a place in a list.
     below = ".".join(part for part in where[1:] if not part.isdigit())

@@ -33,7 +33,7 @@ from trainer.network import build
 from trainer.progress import watch
 from trainer.rows import HeldRows, StoredRows, TrainingRows, rows_max
 from trainer.scorer import Combination, Refusals, Scorer
-from trainer.settings import Detector, TrainingSettings
+from trainer.settings import EVERY, Detector, TrainingSettings
 from trainer.transforms import Choice, FeatureTransform, Prepared, Transforms, fit_transforms
 from trainer.views import RankGauss, Whitened
 
@@ -133,12 +133,15 @@ def _rows(
 
     sample = prepare(sampled)
     share = len(sampled) / max(1, len(parts.fit))
-    dirt = prepare(parts.trimmed[: round(share * len(parts.trimmed))])
+    untrimmed = sample
+    if len(parts.trimmed):
+        dirt = prepare(parts.trimmed[: round(share * len(parts.trimmed))])
+        untrimmed = Prepared(*map(torch.cat, zip(sample, dirt, strict=True)))
     held = len(sampled) == len(parts.fit)
     return _Rows(
         fit=HeldRows(sample) if held else StoredRows(np.sort(parts.fit), prepare, sample),
         sample=sample,
-        untrimmed=Prepared(*map(torch.cat, zip(sample, dirt, strict=True))),
+        untrimmed=untrimmed,
         stop=prepare(parts.stop),
         held_out=prepare(parts.combine if len(parts.combine) else parts.stop),
         limit=transforms.limit,
@@ -161,6 +164,12 @@ def _fit_transforms(
 ) -> tuple[tuple[FeatureTransform, ...], list[FeatureTransform]]:
     """Return the transform of each feature, for the record, and of each column."""
     auto: Choice = "auto"
+    if settings.preset == "seed" and not {*settings.transforms} <= {EVERY, *table.names}:
+        raise SettingsError(
+            f"--preset seed scales 57 features that are named f0 to f56, as those of an NPZ file "
+            f"are; the data has {len(table.names):,}, from {table.names[0]!r} on. Nothing was "
+            "trained; take --preset dense, or set transforms=auto beside it"
+        )
     choices = per_feature(settings.transforms, table.names, auto, "transforms")
     for name in settings.transforms:
         if name in table.categories:

@@ -31,7 +31,8 @@ _TIED_BELOW_PERCENT = 90
 def say_what_was_read(table: Table, quality: Quality) -> None:
     """Say what was read and left out, and warn of what is unlikely to be meant."""
     say(
-        f"{quality.rows_used:,} normal events of {len(table.names):,} features; left out: "
+        f"{quality.rows_used:,} normal events of {len(table.names):,} feature"
+        f"{'s' * (len(table.names) != 1)}; left out: "
         f"{quality.anomalies_left_out:,} labelled anomalies, {quality.unscorable_left_out:,} "
         "events that the missing-value policy refuses or that hold nothing but constants; "
         f"{quality.missing_values:,} values are missing"

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from schemas.contract import MissingPolicy, UnseenPolicy
+from schemas.errors import did_you_mean
 from trainer.autoencoder import Activation, Normalisation
 from trainer.presets import PRESETS, Preset
 from trainer.shape import EventShape
@@ -45,6 +46,12 @@ def _read_detectors(text: object) -> object:
     names = [name for name, _, _ in pairs]
     if len(set(names)) < len(names):
         raise ValueError(f"wanted each detector once, got {', '.join(names)}")
+    for name in names:
+        if name not in DETECTORS:
+            raise ValueError(
+                f"no detector is named {name!r}{did_you_mean(name, DETECTORS)}; wanted some of "
+                f"{', '.join(DETECTORS)}"
+            )
     return {name: weight if colon else 1.0 for name, colon, weight in pairs}
 
 
@@ -96,7 +103,9 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     preset: Preset = Field(
-        "default", description="which settings to start from; others win over it"
+        "default",
+        description="default, best, dense or seed: which settings to start from; others win over "
+        "it. seed wants features f0 to f56, as an NPZ file of 57 has them",
     )
     detectors: (
         Annotated[dict[Detector, Weight], Field(min_length=1), BeforeValidator(_read_detectors)]
@@ -114,10 +123,12 @@ class TrainingSettings(BaseModel):
         description="training rows inside the model, in four blocks, for neighbours; 0: none",
     )
     width: int = Field(
-        128, ge=1, le=65_536, description="of the denoiser's layers; 256 gained .2 in mean AUC"
+        128, ge=1, le=65_536, description="of the denoiser's layers; 256 gained 0.2 points of AUC"
     )
     family: Family = Field(
-        "dense", description="dense needs no shape; conv, lstm, gru and attention read one"
+        "dense",
+        description="the autoencoder's layers: dense, which needs no shape, or conv, lstm, gru or "
+        "attention, which read one",
     )
     event_shape: EventShape | None = Field(
         None, description="STEPSxVALUES or CHANNELSxROWSxCOLUMNS; the last axis varies fastest"
@@ -131,7 +142,9 @@ class TrainingSettings(BaseModel):
         description="encoder widths; unset: 128,64 (dense), 32,64 (conv), 64 (lstm, gru), 32 "
         "(attention), for larger ones gained too little on collision events for what they cost",
     )
-    bottleneck: int | None = Field(None, ge=1, le=65_536, description="unset: a quarter of d")
+    bottleneck: int | None = Field(
+        None, ge=1, le=65_536, description="the narrowest width; unset: a quarter of the features"
+    )
     kernel: int | None = Field(
         None, ge=1, le=255, description="of conv; unset: 3, a place and its neighbours"
     )
@@ -139,9 +152,13 @@ class TrainingSettings(BaseModel):
         None, ge=1, le=1024, description="of attention; unset: 1; 4 gained nothing and cost more"
     )
     activation: Activation | None = Field(
-        None, description="unset: leaky_relu, whose units cannot die; lstm and gru have their own"
+        None,
+        description="leaky_relu, relu, tanh, sigmoid, silu or gelu; unset: leaky_relu, whose units "
+        "cannot die; lstm and gru have their own",
     )
-    normalisation: Normalisation = Field("none", description="inputs are standardised already")
+    normalisation: Normalisation = Field(
+        "none", description="none, batch or layer; inputs are standardised already"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="early stopping suffices")
     epochs: int = Field(
         40, ge=1, le=1_000_000, description="half a minute for 26,150 events of 57 numbers"
@@ -157,7 +174,10 @@ class TrainingSettings(BaseModel):
     )
     batch_size: int = Field(128, ge=2, description="as the recipes that the figures compare with")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's own default")
-    schedule: Schedule = Field("cosine", description="ends at rest, whatever the epochs")
+    schedule: Schedule = Field(
+        "cosine",
+        description="constant, step, plateau or cosine, which ends at rest, whatever the epochs",
+    )
     patience: int = Field(10, ge=1, description="epochs without a better one before it stops")
     clip: float = Field(
         10.0, gt=0, le=1000, description="farthest that the network sees, in standard deviations"
@@ -174,7 +194,9 @@ class TrainingSettings(BaseModel):
         description="auto, standardise, asinh, or a number to divide by; or name:asinh,name:5.2",
     )
     missing: Annotated[dict[str, MissingPolicy], BeforeValidator(_read_choices)] = Field(
-        {EVERY: "mask"}, description="mask or refuse; or name:refuse,name:mask"
+        {EVERY: "mask"},
+        description="mask: scored by the values that are there; refuse: unscorable; or "
+        "name:refuse,name:mask",
     )
     unseen: Annotated[dict[str, UnseenPolicy], BeforeValidator(_read_choices)] = Field(
         {EVERY: "other"},

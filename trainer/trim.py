@@ -28,11 +28,12 @@ import torch
 
 from schemas.contract import MissingPolicy
 from schemas.datafiles import Table
-from schemas.datafiles.store import BLOCK_ROWS
+from schemas.errors import DataError
 from trainer.checkpoint import Checkpoint
 from trainer.data import Indices, Parts
 from trainer.model import fit_model
 from trainer.progress import say
+from trainer.runtime import BATCH_ROWS
 from trainer.scorer import Scorer
 from trainer.settings import TrainingSettings
 
@@ -50,10 +51,18 @@ def trimmed(
     """Return the parts with `settings.trim` of the fit rows moved to the trimmed ones.
 
     Raises:
+        DataError: fewer fit rows than features would be left.
         DataError, SettingsError: as `fit_model`, for half of the fit rows.
     """
     if not settings.trim:
         return parts
+    left, width = len(parts.fit) - round(settings.trim * len(parts.fit)), len(table.names)
+    if left < width:
+        raise DataError(
+            f"trim={settings.trim:g} leaves {left:,} of {len(parts.fit):,} fit rows for {width:,} "
+            "features; wanted no fewer than features. Nothing was trained; bring more events, or "
+            "trim less"
+        )
     of_norm = settings.model_copy(update={"detectors": {"norm": 1.0}})
     everything = np.ones(len(parts.fit), np.bool_)
     say(f"trimming: each half of {len(parts.fit):,} fit rows is judged by the other half")
@@ -96,10 +105,10 @@ def _out_of_fold(
 
 def _scores(scorer: Scorer, table: Table, rows: Indices) -> npt.NDArray[np.float32]:
     """Return the scores of rows; one that says nothing has the lowest of all."""
-    pieces = []
+    scores = np.empty(len(rows), np.float32)
+    order = np.argsort(rows)  # From one end of the file to the other.
     with torch.no_grad():
-        for start in range(0, len(rows), BLOCK_ROWS):
-            features = torch.from_numpy(table.features[rows[start : start + BLOCK_ROWS]])
-            pieces.append(scorer(features)[0].numpy())
-    scores: npt.NDArray[np.float32] = np.concatenate(pieces)
+        for start in range(0, len(rows), BATCH_ROWS):
+            some = order[start : start + BATCH_ROWS]
+            scores[some] = scorer(torch.from_numpy(table.features[rows[some]]))[0].numpy()
     return np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf)

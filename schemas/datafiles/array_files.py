@@ -55,8 +55,10 @@ def read_parquet(
             names = feature_columns(where, header, options, wanted)
             texts = category_texts(where, names, options, wanted, builder.categories)
             builder.begin(where, names, texts)
+            roles = (options.label_column, options.id_column, options.timestamp_column)
+            read = {*names, *roles, options.group_name} - {None}  # The rest may be long texts.
             start = 0
-            for rows in held.iter_batches(_PARQUET_ROWS):
+            for rows in held.iter_batches(_PARQUET_ROWS, columns=[*read]):
                 builder.add(
                     _parquet_block(where, rows, names, texts, options, start), options.group
                 )

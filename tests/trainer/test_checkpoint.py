@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from schemas.errors import OutsideError
 from tests.trainer.conftest import EPOCH
 from trainer.__main__ import main
 from trainer.autoencoder import Autoencoder
-from trainer.checkpoint import Checkpoint, Stopped
+from trainer.checkpoint import Checkpoint, Stopped, _head
 from trainer.denoise import denoising_network, fit_denoiser
 from trainer.fit import fit
 from trainer.rows import HeldRows
@@ -109,26 +112,89 @@ def test_what_was_made_of_other_things_is_not_taken_up_and_that_is_said(tmp_path
     assert Checkpoint(path, MADE_OF).training("denoiser", b"other rows").begun() is None
 
 
-class Runs:
-    def __reduce__(self):
-        return (os.putenv, ("ODRADEK_TEST_RAN", "1"))
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps(Runs())])
-def test_a_file_that_is_no_checkpoint_is_said_to_be_none_and_runs_nothing(
-    tmp_path, capsys, content, monkeypatch
-):
-    ran = []
-    monkeypatch.setattr(os, "putenv", lambda *_: ran.append(1))
+def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path, capsys):
     path = tmp_path / "m.onnx.checkpoint"
-    path.write_bytes(content)
+    for content in (b"", b"rubbish\n", b"rubbish\n" * 20, pickle.dumps("another's")):
+        path.write_bytes(content)
 
-    assert Checkpoint(path, MADE_OF).training("denoiser").begun() is None
+        assert Checkpoint(path, MADE_OF).training("denoiser").begun() is None
+        assert "no checkpoint that can be read; training starts anew" in capsys.readouterr().err
+
+
+class MakesFolder:
+    def __init__(self, path):
+        self._path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self._path,)
+
+
+def test_a_checkpoint_runs_nothing_whatever_it_holds(tmp_path):
+    path, made = tmp_path / "m.onnx.checkpoint", tmp_path / "made"
+    buffer = io.BytesIO()
+    torch.save(MakesFolder(made), buffer)
+    path.write_bytes(_head(buffer.getvalue()) + buffer.getvalue())
+
+    with pytest.raises(pickle.UnpicklingError):
+        Checkpoint(path, MADE_OF)
+    assert not made.exists()
+    buffer.seek(0)
+    torch.load(buffer, weights_only=False)  # So it would have run.
+    assert made.exists()
+
+
+@pytest.mark.parametrize("damage", ["other weights", "cut short"])
+def test_of_a_damaged_checkpoint_nothing_is_taken_up(damage, tmp_path, capsys):
+    path = tmp_path / "m.onnx.checkpoint"
+    checkpoint = Checkpoint(path, MADE_OF)
+    checkpoint.save(checkpoint.training("norm")._key, {"step": 1, "weights": torch.ones(1000)})
+    whole = path.read_bytes()
+    ones = torch.ones(1000).numpy().tobytes()
+    assert whole.count(ones) == 1
+    path.write_bytes(
+        whole.replace(ones, bytes(len(ones))) if damage == "other weights" else whole[:-100]
+    )
+
+    assert Checkpoint(path, MADE_OF).training("norm").begun() is None
     assert "no checkpoint that can be read; training starts anew" in capsys.readouterr().err
-    assert not ran
-    torch.save({"another": "file of torch's"}, path)
-    Checkpoint(path, MADE_OF)
-    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_a_folder_in_the_checkpoints_place_is_named_with_what_to_do(tmp_path):
+    with pytest.raises(OutsideError, match=r"Is a directory; wanted a checkpoint .* move it away"):
+        Checkpoint(tmp_path, MADE_OF)
+
+
+def test_two_fits_that_save_to_the_same_file_do_not_end_each_other(tmp_path):
+    path = tmp_path / "m.onnx.checkpoint"
+
+    def saves(number):
+        checkpoint = Checkpoint(path, MADE_OF)
+        for step in range(100):
+            checkpoint.save("key", {"step": step, "weights": torch.full((50_000,), number)})
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(saves, (1, 2)))
+    # Whose save it holds, or that it holds none, is either's luck.
+    Checkpoint(path, MADE_OF).remove()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_draft_that_a_kill_left_goes_with_the_checkpoint(tmp_path):
+    path = tmp_path / "m.onnx.checkpoint"
+    path.with_name(".m.onnx.checkpoint.draft").write_bytes(b"half a fi")
+
+    Checkpoint(path, MADE_OF).remove()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Checkpoint(tmp_path / "m.checkpoint", MADE_OF).heeding_signals():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_training(tmp_path):
@@ -192,20 +258,18 @@ def test_a_fit_that_is_told_to_stop_and_then_killed_seals_the_same_bytes(
     checkpoint = out.with_name("killed.onnx.checkpoint")
     assert main(command(normal_csv, whole)) == 0
 
-    first = started(command(normal_csv, out))
-    appears(checkpoint, first)
-    first.send_signal(signal.SIGTERM)
-    said = first.communicate()[1]
-    assert first.returncode == 143
+    with told_to_stop_once_there_is(checkpoint):
+        assert main([*command(normal_csv, out), "--checkpoint-s", "0"]) == 143
+    said = capsys.readouterr().err
     assert f"stopped; {checkpoint} keeps the place: the same command goes on there" in said
     stood = checkpoint.read_bytes()
 
-    second = started(command(normal_csv, out))
-    while checkpoint.read_bytes() == stood and second.poll() is None:
+    killed = started(command(normal_csv, out))
+    while checkpoint.read_bytes() == stood and killed.poll() is None:
         time.sleep(0.01)
-    second.kill()
-    assert "goes on after step" in second.communicate()[1]
-    assert second.returncode == -signal.SIGKILL
+    killed.kill()
+    assert "goes on after step" in killed.communicate()[1]
+    assert killed.returncode == -signal.SIGKILL
     assert not out.exists()
 
     capsys.readouterr()
@@ -215,7 +279,19 @@ def test_a_fit_that_is_told_to_stop_and_then_killed_seals_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.onnx", "whole.onnx"]
 
 
-def appears(path, process):
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
+@contextmanager
+def told_to_stop_once_there_is(path):
+    """Have SIGTERM come in the middle of a training in this process, whose torch is loaded."""
+
+    def look(*_):
+        if path.exists():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 
 import numpy as np
 import pytest
 
 from schemas.contract import SCORE_SCALE_MIN, ModelRefused
 from tests.trainer.conftest import NAMES, QUICK, normal_rows, write_csv
-from trainer.__main__ import main
+from trainer.__main__ import cli, main
 from trainer.commands import EvaluateCommand, FitCommand
 from trainer.flags import parse
 from trainer.runtime import open_sealed
+from trainer.seal import staged
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +283,17 @@ def test_integers_that_float32_cannot_tell_apart_are_pointed_out(tmp_path, capsy
 
     error = capsys.readouterr().err
     assert "warning: the column 'when' holds integers that a 32-bit float cannot tell" in error
+
+
+def test_being_told_to_stop_leaves_no_draft_of_the_sealed_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["odradek-trainer", "evaluate", "absent.onnx", "absent.csv"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli() == 2
+        with pytest.raises(SystemExit) as ended, staged(tmp_path / "m.onnx"):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert ended.value.code == 143
+    assert not [*tmp_path.iterdir()]

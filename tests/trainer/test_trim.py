@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from schemas.datafiles import FileOptions
+from schemas.errors import DataError
 from tests.trainer.conftest import normal_rows, write_csv
 from trainer.calibrate import plan_calibration
 from trainer.data import load, split
@@ -85,3 +86,11 @@ def test_what_is_left_out_depends_on_no_other_part_of_the_rows(dirty):
     others = trimmed(replace(table, features=features), parts, policies, SETTINGS)
 
     assert others.trimmed.tolist() == after.trimmed.tolist()
+
+
+def test_fewer_rows_than_features_are_not_left_by_trimming(dirty):
+    table, policies, parts, _ = dirty
+    few = replace(parts, fit=parts.fit[:7])
+
+    with pytest.raises(DataError, match=r"trim=0\.3 leaves 5 of 7 fit rows for 6 features; wanted"):
+        trimmed(table, few, policies, SETTINGS.model_copy(update={"trim": 0.3}))

@@ -143,6 +143,20 @@ def test_a_parquet_file_takes_little_memory_however_long_it_is(tmp_path):
     np.testing.assert_array_equal(rows, numbers.T)
 
 
+def test_a_parquet_column_that_is_dropped_is_not_even_read(tmp_path):
+    path = tmp_path / "notes.parquet"
+    pq.write_table(pa.table({"a": [1.0, 2.0], "note": ["long", "longer"]}), path)
+    chunk = pq.read_metadata(path).row_group(0).column(1)
+    with path.open("r+b") as file:
+        file.seek(chunk.dictionary_page_offset)
+        file.write(b"\xff" * chunk.total_compressed_size)
+
+    table = read_tables([path], FileOptions(drop_columns=("note",)))
+    assert table.features.tolist() == [[1], [2]]
+    with pytest.raises(DataError, match="is no Parquet file"):
+        read_tables([path], FileOptions(category_columns=("note",)))
+
+
 # Integers near where float32 stops to tell them apart, and others.
 integers = st.integers(-(2**54), 2**54) | st.integers(2**24 - 2, 2**24 + 8)
 cells = st.one_of(integers.map(float), st.sampled_from([np.nan, 0.5, 1e30, 2.0**60]))
