@@ -12,10 +12,11 @@ Other rows stay as they are: threshold and surprises are of rows as they come, d
 the threshold still keeps its promise for events like them.
 
 Nothing is trimmed unless it is asked for. The rows that look least normal may be dirt, or rare and
-normal, and no statistic that was tried told the two apart: how far scores rise when suspects do not
-train, and the shape of the scores' tail, differ less between clean and dirty than between sets. With
-5 % of dirt a tenth trimmed gave six of eight lost points of mean AUC back on nine tabular sets; with
-clean data it cost .2 to .5, and collision events up to 3, whose rarest backgrounds look like signals.
+normal, and no statistic that was tried told the two apart: how far scores rise when suspects do
+not train, and the shape of the scores' tail, differ less between clean and dirty than between
+sets. With 5 % of dirt a tenth trimmed gave six of eight lost points of mean AUC back on nine
+tabular sets; with clean data it cost .2 to .5, and collision events up to 3, whose rarest
+backgrounds look like signals.
 """
 
 from __future__ import annotations
