@@ -90,7 +90,7 @@ class Groups(msgspec.Struct, frozen=True, kw_only=True):
             yield f"its groups have no name, or {self.path} as their place in a {self.source}"
         if self.source == "feature" and not {*self.texts} <= {*categories.get(self.name, ())}:
             yield f"{self.name!r} is no category that knows all of its groups"
-        if self.path in others:
+        if self.source == "event" and self.path in others:
             yield f"its groups stand at {'.'.join(self.path)}, where something else does"
         for member in self.members:
             for complaint in member.complaints(rate):

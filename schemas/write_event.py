@@ -26,7 +26,8 @@ def encode_event(
 ) -> bytes:
     """Return an event of this layout as JSON; NaN is written as null, named where it must be.
 
-    A category is given as its text, a group with its place from the top.
+    A category is given as its text, a group with its place from the top. Features are an array,
+    or named where something else stands among them, for which an array has no place.
 
     Raises:
         ValueError: a feature is infinite, which JSON cannot say.
@@ -40,11 +41,13 @@ def encode_event(
         _put(event, layout.timestamp, _write_timestamp(timestamp_ms, layout.timestamp_kind))
     if group is not None:
         _put(event, *group)
-    if layout.features:
-        _put(event, layout.features, list(features))
-    else:
+    depth = len(layout.features)
+    beside = (layout.event_id, layout.timestamp, *((group[0],) if group else ()))
+    if any(path[:depth] == layout.features for path in beside):
         for path, value in zip(paths, features, strict=True):
-            _put(event, path, value)
+            _put(event, layout.features + path, value)
+    else:
+        _put(event, layout.features, list(features))
     return msgspec.json.encode(event)  # msgspec writes NaN as null.
 
 

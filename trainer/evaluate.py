@@ -14,7 +14,7 @@ from schemas.datafiles import FileOptions, Table, read_table, recoded
 from schemas.datafiles.table import Bools
 from schemas.errors import DataError
 from schemas.groups import GroupCodes
-from trainer.group_rates import GroupRate, flags, rates_by_group
+from trainer.group_rates import GroupRate, flags, furthest_off_first, rates_by_group
 from trainer.groups import codes_of
 from trainer.metrics import average_precision, false_alarms_at, roc_auc
 from trainer.runtime import SealedModel, run
@@ -65,13 +65,13 @@ class Evaluation:
         )
 
     def _by_group(self) -> str:
-        """Return what became of the rate in each group, the furthest off first."""
+        """Return what became of the rate in the groups that are the furthest off."""
         if not self.groups:
             return ""
         promised = [group for group in self.groups if group.low is not None]
         inside = sum(group.inside for group in promised)
-        furthest = sorted(self.groups, key=lambda group: -abs(group.rate - self.target_flag_rate))
-        shown = "".join(f"\n    {group.text()}" for group in furthest[:_GROUPS_SHOWN])
+        furthest = furthest_off_first(self.groups, self.target_flag_rate)[:_GROUPS_SHOWN]
+        shown = "".join(f"\n    {group.text()}" for group in furthest)
         return (
             f"\n  by group: {inside:,} of {len(promised):,} within what chance explains (99%)"
             f"{shown}"

@@ -5,7 +5,7 @@ The bands are those of `trainer.bands`, for all groups that were seen at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,11 @@ def flags(contract: Contract, scores: Floats, codes: GroupCodes | None) -> Bools
 def rates_by_group(contract: Contract, scores: Floats, codes: GroupCodes) -> list[GroupRate]:
     """Return what became of the rate among normal events with these finite scores, by group."""
     return [*_rates(contract, scores, codes)]
+
+
+def furthest_off_first(rates: Iterable[GroupRate], target: float) -> list[GroupRate]:
+    """Return those first that chance does not explain; of either kind, the furthest off first."""
+    return sorted(rates, key=lambda group: (group.inside, -abs(group.rate - target)))
 
 
 def _rates(contract: Contract, scores: Floats, codes: GroupCodes) -> Iterator[GroupRate]:

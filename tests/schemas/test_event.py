@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -17,6 +18,7 @@ from schemas.event import (
     InvalidEvent,
     parse_event,
 )
+from schemas.groups import group_in
 from schemas.write_event import encode_event
 from tests.builders import a_model, records
 from tests.schemas.bad_events import BAD_CATEGORIES, BAD_EVENTS, CODES
@@ -244,6 +246,21 @@ def test_an_event_that_was_written_is_read_back(layout, kind, event_id, timestam
         read == written or (math.isnan(read) and math.isnan(written))
         for read, written in zip(event.features, features, strict=True)
     )
+
+
+def test_what_stands_among_the_features_is_written_beside_them():
+    """An array would leave no place for it, and the group would be lost."""
+    at = {"event_id": None, "timestamp_ms": None, "features": [1.0, 2.0, 3.0]}
+    value = encode_event(DEFAULT, NESTED_PATHS, **at, group=(("features", "site"), "oslo"))
+    assert group_in(value, ("features", "site")) == "oslo"
+    assert list(parse_event(value, DEFAULT, NESTED_PATHS).features) == at["features"]
+    within = EventLayout(event_id=("data", "id"), timestamp=("data", "at"), features=("data",))
+    event = parse_event(
+        encode_event(within, PATHS, **{**at, "event_id": "7", "timestamp_ms": 8}), within, PATHS
+    )
+    assert (event.event_id, event.timestamp_ms, [*event.features]) == ("7", 8, at["features"])
+    beside = encode_event(DEFAULT, PATHS, **at, group=(("site",), "oslo"))
+    assert isinstance(json.loads(beside)["features"], list)  # Shorter, where it will do.
 
 
 def test_an_infinite_feature_is_not_written():

@@ -170,6 +170,16 @@ def test_a_group_may_be_a_category_that_knows_all_of_them():
         replace(good, groups=replace(groups, members=member(text="it"))).check()
 
 
+@pytest.mark.parametrize("source", ["key", "feature"])
+def test_groups_that_no_event_holds_collide_with_no_place_even_where_features_are_the_top(source):
+    layout = replace(GROUPED.layout, features=())
+    groups = replace(GROUPED.groups, source=source, path=())
+    if source == "feature":
+        groups = replace(groups, name="country", members=member(text="fr"))
+    features = (CONTRACT.features[0], COUNTRY)
+    replace(GROUPED, layout=layout, features=features, groups=groups).check()
+
+
 def test_a_reader_of_version_1_would_not_take_a_file_with_groups():
     """It knows no groups, and would judge every event by the pooled threshold."""
     held = json.loads(GROUPED.to_json())

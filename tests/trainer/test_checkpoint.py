@@ -228,7 +228,7 @@ def test_a_signal_after_the_training_keeps_the_trained_network(tmp_path):
 
     checkpoint.training("norm").finish({"weights": torch.ones(2)})
     with pytest.raises(Stopped), checkpoint.heeding_signals():
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
 
     kept = Checkpoint(path, MADE_OF).training("norm").finished()
     assert kept is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -209,3 +210,7 @@ def test_the_page_says_of_each_group_its_threshold_and_whether_it_keeps_it(folde
     text = page.read_text()
     assert "In 5 of 5 groups the number of labelled normal events flagged is within" in text
     assert "above the threshold of its site" in text
+    # Of all groups, they would lie anywhere about the one threshold that is drawn.
+    drawn = text[text.index("How scores are distributed") : text.index("by group</h2>")]
+    assert "calibration events" in drawn
+    assert not re.search("labelled (normal events|anomalies)", drawn)

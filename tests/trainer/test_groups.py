@@ -19,7 +19,7 @@ from schemas.groups import GROUPS_MAX
 from tests.schemas.golden_records import GROUPED
 from trainer.calibrate import CALIBRATE_SHARE_MAX, CalibrationPlan, GroupPlan, events_needed
 from trainer.data import split
-from trainer.group_rates import rates_by_group
+from trainer.group_rates import GroupRate, furthest_off_first, rates_by_group
 from trainer.groups import (
     GroupPlace,
     calibrate_by_group,
@@ -232,6 +232,13 @@ def test_a_place_where_something_else_stands_is_refused():
             GroupPlace("site", "event", path).check(EventLayout(), table)
     PLACE.check(EventLayout(), table)
     GroupPlace("site", "key").check(EventLayout(), table)
+
+
+def test_a_rate_beyond_chance_comes_before_small_groups_that_are_further_off():
+    tiny = GroupRate("tiny", 1.0, normal_events=3, flagged=2, low=0, high=3)
+    large = GroupRate("large", 1.0, normal_events=10_000, flagged=900, low=400, high=600)
+    good = GroupRate("good", 1.0, normal_events=10_000, flagged=510, low=400, high=600)
+    assert furthest_off_first([good, tiny, large], 0.05) == [large, tiny, good]
 
 
 def test_rates_by_group_say_what_chance_explains():

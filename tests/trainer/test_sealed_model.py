@@ -61,7 +61,8 @@ def test_the_contract_says_how_the_model_was_made(sealed):
     assert sealed.contract.created_at == "2026-11-24T14:21:00Z"
     assert sealed.contract.feature_names == NAMES
     assert not sealed.contract.holds_training_rows
-    assert training["rows"] == {"fit": 851, "stop": 150, "combine": 0, "calibrate": 499}
+    parts = {"fit": 851, "stop": 150, "combine": 0, "calibrate": 499, "trimmed": 0}
+    assert training["rows"] == parts
     assert {name: fitted["kind"] for name, fitted in training["transforms"].items()} == {
         "pt": "standardise",
         "eta": "standardise",

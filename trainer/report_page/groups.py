@@ -11,7 +11,7 @@ from msgspec import UNSET
 from schemas.calibration import Calibration
 from schemas.contract import Contract
 from schemas.false_alarms import by_group, flag_rate
-from trainer.group_rates import GroupRate
+from trainer.group_rates import GroupRate, furthest_off_first
 from trainer.report_page.labelled import Labelled
 from trainer.report_page.parts import Listing, Section, percent
 
@@ -55,7 +55,7 @@ def promise(contract: Contract, labelled: Labelled) -> Section:
         "is within what chance explains, 99% for all of them together: calibration events and "
         "labelled ones are both samples."
     )
-    ordered = sorted(seen, key=lambda group: (group.inside, -abs(group.rate - target)))
+    ordered = furthest_off_first(seen, target)
     columns = ("group", "normal events", "flagged", "share", f"chance, at {percent(target)}")
     return Section(
         "promise",

@@ -33,13 +33,16 @@ def scores(contract: Contract, labelled: Labelled | None) -> Section:
     """Say where scores lie and what lies beyond the threshold."""
     threshold = contract.threshold
     calibration = score_plots.calibration_series(contract.calibration)
-    anomalies = [score_plots.anomaly_series(labelled.anomalous)] if labelled else []
-    normal = [score_plots.normal_series(labelled.normal)] if labelled else []
+    # Of a model with groups they are judged by many thresholds: against one they would mislead.
+    drawn = labelled if contract.groups is UNSET else None
+    anomalies = [score_plots.anomaly_series(drawn.anomalous)] if drawn else []
+    normal = [score_plots.normal_series(drawn.normal)] if drawn else []
     judged = f"An event is flagged if it scores above {threshold.value:.6g}."
     if contract.groups is not UNSET:
         judged = (
             f"An event is flagged if it scores above the threshold of its {contract.groups.name}, "
-            f"or, where that has none, above {threshold.value:.6g}: this one is shown here."
+            f"or, where that has none, above {threshold.value:.6g}. The pictures show this one "
+            "alone, with its own calibration events; of each group, see the table below."
         )
     sentence = (
         f"{judged} Calibration events are "
