@@ -44,7 +44,7 @@ def tree() -> str:
                 lines.append(f"  {name:25} {_first_sentence(path)}")
     others = {
         "tests/": "mirrors the packages; broker/, hostile/, end_to_end/ on real things",
-        "docs/": "pages that are too long for this one: scaling",
+        "docs/": "pages that are too long for this one: scaling, quality",
         "deploy/": "images, Prometheus, Grafana; docker-compose.yml beside the README",
     }
     lines += [f"{name:28}{purpose}" for name, purpose in others.items()]
