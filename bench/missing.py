@@ -17,7 +17,6 @@ the collision events), and in brackets how much of the area on complete rows tha
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from statistics import fmean
 import numpy as np
 
 from bench.detectors import ours, sets, splits
+from bench.detectors.options import check_folder, numbers, parser_of, words
 from bench.detectors.trials import DetectorFailed, Rows, Scores, Trial
 from bench.report import machine, say, write_json
 from trainer.metrics import roc_auc
@@ -158,30 +158,17 @@ def _row(title: str, here: Sequence[float], complete: Sequence[float]) -> str:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    assert __doc__ is not None
-    what, usage, more = __doc__.split("\n\n", 2)
-    parser = argparse.ArgumentParser(
-        usage=usage.strip(),
-        description=f"{what}\n\n{more}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = partial(parser.add_argument, metavar="")
-    add("--data", type=Path, default=os.environ.get("ODRADEK_DATA"), help="folder of sets")
-    add("--sets", type=_words, default=list(SETS), help=f"default {','.join(SETS)}")
+    add("--sets", type=words, default=list(SETS), help=f"default {','.join(SETS)}")
     add("--percents", type=_percents, default=[10.0, 30.0], help="of values missing: 10,30")
     add("--preset", action="append", choices=[*PRESETS], help="may be repeated: default, dense")
     add("--set", action="append", default=[], help="passed to the trainer")
-    add(
-        "--seeds",
-        type=lambda text: [int(one) for one in _words(text)],
-        default=[0, 1, 2],
-        help="default 0,1,2",
-    )
+    add("--seeds", type=numbers, default=[0, 1, 2], help="default 0,1,2")
     add("--train-rows-max", type=int, default=TRAIN_ROWS_MAX, help="default 10,000; 0: no limit")
     add("--json", type=Path, default=RESULTS, help="where to write the results")
     options = parser.parse_args(arguments)
-    if options.data is None or not options.data.is_dir():
-        parser.error(f"no folder of sets: {options.data}; name one with --data or ODRADEK_DATA")
+    check_folder(parser, options)
     known = {*sets.tabular_files(options.data)}
     known |= {sets.LHC57} if (options.data / "lhc57.npz").is_file() else set()
     if absent := [name for name in options.sets if name not in known]:
@@ -190,12 +177,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _percents(text: str) -> list[float]:
-    percents = sorted({*map(float, _words(text))})
+    percents = sorted({*map(float, words(text))})
     if not percents or not all(0 < percent < 100 for percent in percents):
         raise argparse.ArgumentTypeError(f"{text}; wanted percentages above 0 and below 100")
     return percents

@@ -54,6 +54,7 @@ from bench.detectors.cost import TRAIN_ROWS, cost_task
 from bench.detectors.dirt import dirty_tasks
 from bench.detectors.findings import plot_of, results, tables
 from bench.detectors.measure import NORM, Detector
+from bench.detectors.options import check_folder, numbers, parser_of, words
 from bench.detectors.runner import Found, Runner
 from bench.detectors.trials import Protocol, Task
 from bench.report import machine, say, write_json
@@ -215,19 +216,12 @@ def _detectors(options: argparse.Namespace) -> list[Detector]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    assert __doc__ is not None
-    what, usage, more = __doc__.split("\n\n", 2)
-    parser = argparse.ArgumentParser(
-        usage=usage.strip(),
-        description=f"{what}\n\n{more}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = partial(parser.add_argument, metavar="")
     switch = partial(parser.add_argument, action="store_true")
-    add("--data", type=Path, default=os.environ.get("ODRADEK_DATA"), help="folder of sets")
-    add("--protocols", type=_words, default=list(PROTOCOLS), help=f"of {', '.join(PROTOCOLS)}")
-    add("--sets", type=_words, default=[], help="tables and streams to take; default all")
-    add("--seeds", type=_numbers, default=None, help="default 0,1,2")
+    add("--protocols", type=words, default=list(PROTOCOLS), help=f"of {', '.join(PROTOCOLS)}")
+    add("--sets", type=words, default=[], help="tables and streams to take; default all")
+    add("--seeds", type=numbers, default=None, help="default 0,1,2")
     add("--preset", action="append", help="a preset of the trainer; default default")
     add("--set", action="append", default=[], help="a setting, passed to the trainer")
     switch("--one-hot", help="give the trainer, too, categories as columns of 0 and 1")
@@ -247,8 +241,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--json", type=Path, help="where to write the results; default in bench/results")
     add("--plot", type=Path, help="where to draw quality against cost; default beside the JSON")
     options = parser.parse_args(arguments)
-    if options.data is None or not options.data.is_dir():
-        parser.error(f"no folder of sets: {options.data}; name one with --data or ODRADEK_DATA")
+    check_folder(parser, options)
     if unknown := set(options.protocols) - set(PROTOCOLS):
         parser.error(f"unknown protocols {sorted(unknown)}; wanted some of {PROTOCOLS}")
     if any(setting.startswith("seed=") for setting in options.set):
@@ -262,16 +255,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(word) for word in _words(text)]
-
-
 def _shares(text: str) -> list[float]:
-    shares = sorted({0.0, *map(float, _words(text))})  # What is lost is lost against none.
+    shares = sorted({0.0, *map(float, words(text))})  # What is lost is lost against none.
     if not all(0 <= share < 100 for share in shares):
         raise argparse.ArgumentTypeError(f"{text}; wanted percentages from 0 to below 100")
     return shares
@@ -280,7 +265,7 @@ def _shares(text: str) -> list[float]:
 def _peers(text: str) -> list[str]:
     if text in {"fast", "all", "none"}:
         return [n for n in peers.NAMES if text == "all" or (text == "fast" and n not in peers.SLOW)]
-    names = _words(text)
+    names = words(text)
     if unknown := set(names) - set(peers.NAMES):
         raise argparse.ArgumentTypeError(
             f"{', '.join(sorted(unknown))}; wanted fast, all, none, or some of {peers.NAMES}"

@@ -125,7 +125,9 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
         score_tolerance=score_tolerance(session, model.scorer, golden, held_out, calibration),
         golden=GoldenBatch.of(golden, run(session, golden).score),
         holds_training_rows=model.stored_rows > 0,
-        training=training_record(command.training, table, quality, parts, plan, model),
+        training=training_record(
+            command.training, table, made_of["rows"], quality, parts, plan, model
+        ),
     )
 
     with staged(command.out) as draft:

@@ -150,7 +150,7 @@ def calibrate_by_group(
     Raises:
         DataError: no group has enough events with a score.
     """
-    assert plan.groups is not None  # noqa: S101
+    assert plan.groups is not None  # noqa: S101  # `plan_by_group` made it.
     rate, needed = plan.target_flag_rate, events_needed(plan.target_flag_rate)
     scored = np.isfinite(scores)
     scores, codes = scores[scored], codes[scored]

@@ -48,17 +48,18 @@ def creation_time(now: datetime) -> datetime:
 def training_record(
     settings: TrainingSettings,
     table: Table,
+    rows_sha256: str,
     quality: Quality,
     parts: Parts,
     plan: CalibrationPlan,
     model: FittedModel,
 ) -> dict[str, Any]:
-    """Return what `Contract.training` holds."""
+    """Return what `Contract.training` holds; `rows_sha256` is the `rows_digest` of the table."""
     return {
         "settings": settings.model_dump(mode="json") | {"detectors": settings.chosen_detectors()},
         "seed": settings.seed,
         "versions": _versions(),
-        "rows_sha256": rows_digest(table),
+        "rows_sha256": rows_sha256,
         "rows": {name: len(rows) for name, rows in vars(parts).items()},
         "data_quality": asdict(quality) | {"missing_rows": missing_rows(table)},
         "transforms": {

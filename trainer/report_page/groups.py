@@ -20,7 +20,7 @@ _POOLED = "(all others)"
 
 def false_alarms(contract: Contract) -> Section:
     """Say what each group is judged by; for contracts with groups."""
-    assert contract.groups is not UNSET  # noqa: S101
+    assert contract.groups is not UNSET  # noqa: S101  # The caller looked.
     groups, rate = contract.groups, contract.threshold.target_flag_rate
     largest_first = sorted(groups.members, key=lambda member: -member.calibration.n)
     promised = groups.pooled == "others"
