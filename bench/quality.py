@@ -1,7 +1,8 @@
 """How well the trainer's presets detect, beside PyOD's detectors and published figures.
 
     python -m bench.quality [--data FOLDER] [--protocols a,b] [--sets a,b] [--seeds 0,1,2]
-                            [--preset NAME]... [--set NAME=VALUE]... [--one-hot]
+                            [--preset NAME]... [--detector NAME=FLAGS]...
+                            [--set NAME=VALUE]... [--one-hot]
                             [--pyod fast|all|none|a,b] [--train-rows-max N]
                             [--contaminate 0,1,2,5,10] [--calibration] [--jobs N] [--fresh]
                             [--cache FOLDER] [--quick] [--json FILE] [--plot FILE]
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -77,7 +79,7 @@ class Plan:
     dirty: Sequence[Task]
     cost: Sequence[Task]
     detectors: Sequence[Detector]
-    presets: Sequence[str]
+    ours: Sequence[str]
     notes: Sequence[str]
 
 
@@ -95,19 +97,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ours.sources_version() != plan.detectors[0].version:
         say("warning: the trainer's sources changed while this ran; figures may be of either.")
     seen = {task.of for task in (*plan.clean, *plan.dirty)}
-    print(tables(found, plan.presets, plan.notes, seen, options.data, options.calibration))
+    print(tables(found, plan.ours, plan.notes, seen, options.data, options.calibration))
     out: Path = options.json or RESULTS / (
         "quality-quick.json" if options.quick else "quality.json"
     )
     told = results(found, options.data, seen, options.calibration)
     asked = {name: value for name, value in vars(options).items() if name not in _PLACES}
     write_json(out, {"machine": machine(), "asked": asked, **told})
-    drawn = plot_of(found, plan.presets, options.data)
+    drawn = plot_of(found, plan.ours, options.data)
     if drawn is not None:
         (options.plot or out.with_suffix(".svg")).write_text(drawn)
     say(f"{out} is written; all took {time.monotonic() - began:,.0f} s.")
     names = {failure.detector for failure in found.failures}
-    return int(bool(names & set(plan.presets)) or not found.outcomes)
+    return int(bool(names & set(plan.ours)) or not found.outcomes)
 
 
 def measured(plan: Plan, options: argparse.Namespace) -> Found:
@@ -172,7 +174,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         if "cost" in asked
         else [],
         detectors=_detectors(options),
-        presets=options.preset,
+        ours=list(options.detector),
         notes=notes,
     )
 
@@ -202,9 +204,9 @@ def _detectors(options: argparse.Namespace) -> list[Detector]:
             version,
             random=True,
             texts=not options.one_hot,
-            flags=(*(() if name == "default" else ("--preset", name)), *flags),
+            flags=(*own, *flags),
         )
-        for name in options.preset
+        for name, own in options.detector.items()
     ]
     if options.pyod:
         python, pins = environment.interpreter(say), " ".join(environment.PINS)
@@ -223,6 +225,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--sets", type=words, default=[], help="tables and streams to take; default all")
     add("--seeds", type=numbers, default=None, help="default 0,1,2")
     add("--preset", action="append", help="a preset of the trainer; default default")
+    add(
+        "--detector",
+        type=_named_flags,
+        action="append",
+        default=[],
+        help="NAME=FLAGS of the trainer",
+    )
     add("--set", action="append", default=[], help="a setting, passed to the trainer")
     switch("--one-hot", help="give the trainer, too, categories as columns of 0 and 1")
     add(
@@ -246,13 +255,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unknown protocols {sorted(unknown)}; wanted some of {PROTOCOLS}")
     if any(setting.startswith("seed=") for setting in options.set):
         parser.error("--set seed=... is what --seeds is for")
-    options.preset = options.preset or ["default"]
+    presets = options.preset or ([] if options.detector else ["default"])
+    options.detector = {name: _preset_flags(name) for name in presets} | dict(options.detector)
     options.seeds = options.seeds or (SEEDS[:1] if options.quick else SEEDS)
     if options.pyod is None:
         options.pyod = ["KNN"] if options.quick else _peers("fast")
     if options.train_rows_max is None:
         options.train_rows_max = QUICK_ROWS if options.quick else TRAIN_ROWS_MAX
     return options
+
+
+def _preset_flags(name: str) -> tuple[str, ...]:
+    return () if name == "default" else ("--preset", name)
+
+
+def _named_flags(text: str) -> tuple[str, tuple[str, ...]]:
+    name, equals, flags = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text}; wanted a name, =, and flags of the trainer")
+    return name, tuple(shlex.split(flags))
 
 
 def _shares(text: str) -> list[float]:
