@@ -41,7 +41,7 @@ STEPS = 1_500
 SEED = 0
 TURNS = 31
 TRUE_POSITIVE_RATE = 0.3
-FAMILIES = ("dense", "conv", "lstm", "gru", "attention")
+FAMILIES = ("dense", "conv", "lstm", "gru")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The dense network: an autoencoder that learns to give back what normal events look like.
 
 Dense and mirrored; and the parts that it shares with the other families. Those (convolutions,
-recurrences, attention) are other modules from [n, d] to [n, d] in files beside this one;
+recurrences) are other modules from [n, d] to [n, d] in files beside this one;
 `trainer.network` chooses, and nothing else needs to know which it is. Every operation used must
 give a row the same bits in any batch: linear layers and elementwise functions do, torch's own
 LayerNorm does not (its mean is a ReduceMean, whose result in onnxruntime depends on the row's

@@ -15,7 +15,6 @@ from torch import nn
 
 from schemas.digest import FILE_BYTES_MAX
 from schemas.errors import SettingsError
-from trainer.attention import AttentionAutoencoder
 from trainer.autoencoder import Activation, Autoencoder, default_bottleneck
 from trainer.convolutional import ConvolutionalAutoencoder, depth_max
 from trainer.recurrent import RecurrentAutoencoder
@@ -28,25 +27,20 @@ DEFAULT_HIDDEN: dict[Family, tuple[int, ...]] = {
     "conv": (32, 64),
     "lstm": (64,),
     "gru": (64,),
-    "attention": (32,),
 }
 DEFAULT_ACTIVATION: Activation = "leaky_relu"
 DEFAULT_KERNEL = 3
-DEFAULT_HEADS = 1
 _OF_A_CELL = "a recurrent cell has its own, tanh and sigmoid"
 _OF_CONVOLUTIONS = "only convolutions have one"
-_OF_ATTENTION = "only attention has them"
 # What a family cannot heed, and why.
 _UNHEEDED: dict[Family, dict[str, str]] = {
     "dense": {
         "event_shape": "dense layers see no shape, only a row of features",
         "kernel": _OF_CONVOLUTIONS,
-        "heads": _OF_ATTENTION,
     },
-    "conv": {"heads": _OF_ATTENTION},
-    "lstm": {"activation": _OF_A_CELL, "kernel": _OF_CONVOLUTIONS, "heads": _OF_ATTENTION},
-    "gru": {"activation": _OF_A_CELL, "kernel": _OF_CONVOLUTIONS, "heads": _OF_ATTENTION},
-    "attention": {"kernel": _OF_CONVOLUTIONS},
+    "conv": {},
+    "lstm": {"activation": _OF_A_CELL, "kernel": _OF_CONVOLUTIONS},
+    "gru": {"activation": _OF_A_CELL, "kernel": _OF_CONVOLUTIONS},
 }
 _FLOAT_BYTES = 4
 
@@ -118,17 +112,6 @@ def _build(settings: TrainingSettings, d: int) -> nn.Module:
             return RecurrentAutoencoder(
                 settings.family, shape, hidden, bottleneck, layer_norm, settings.dropout
             )
-        case "attention":
-            return AttentionAutoencoder(
-                shape,
-                hidden[0],
-                len(hidden),
-                bottleneck,
-                settings.heads or DEFAULT_HEADS,
-                activation,
-                layer_norm,
-                settings.dropout,
-            )
 
 
 def _check_shape(settings: TrainingSettings, d: int) -> None:
@@ -172,14 +155,6 @@ def _check_widths(settings: TrainingSettings) -> None:
             "a layer, and would stay in the exported graph",
             "none or layer",
             "set normalisation=layer",
-        )
-    heads = settings.heads or DEFAULT_HEADS
-    if family == "attention" and (len(set(hidden)) > 1 or hidden[0] % heads):
-        raise _refused(
-            f"{seen} and heads={heads}",
-            "one width for all blocks, because each adds to what it was given, and a multiple of "
-            "the heads",
-            "set hidden=32,32 and heads=4 for two blocks",
         )
 
 

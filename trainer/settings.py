@@ -26,7 +26,7 @@ from trainer.presets import PRESETS, Preset
 from trainer.shape import EventShape
 from trainer.transforms import Choice
 
-Family = Literal["dense", "conv", "lstm", "gru", "attention"]
+Family = Literal["dense", "conv", "lstm", "gru"]
 Detector = Literal["denoiser", "autoencoder", "neighbours", "norm"]
 Schedule = Literal["constant", "step", "cosine", "plateau"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -79,7 +79,7 @@ TransformChoice = Annotated[
 
 _ASK_FOR_AUTOENCODER = frozenset({"family", "event_shape", "hidden", "bottleneck"})
 _OF_AUTOENCODERS = (
-    *("family", "event_shape", "hidden", "bottleneck", "kernel", "heads", "activation"),
+    *("family", "event_shape", "hidden", "bottleneck", "kernel", "activation"),
     *("normalisation", "dropout", "learning_rate", "schedule", "patience"),
 )
 _OF_NETWORKS = ("epochs", "steps_min", "steps_max", "batch_size", "clip")
@@ -127,8 +127,8 @@ class TrainingSettings(BaseModel):
     )
     family: Family = Field(
         "dense",
-        description="the autoencoder's layers: dense, which needs no shape, or conv, lstm, gru or "
-        "attention, which read one",
+        description="the autoencoder's layers: dense, which needs no shape, or conv, lstm or gru, "
+        "which read one",
     )
     event_shape: EventShape | None = Field(
         None, description="STEPSxVALUES or CHANNELSxROWSxCOLUMNS; the last axis varies fastest"
@@ -139,17 +139,14 @@ class TrainingSettings(BaseModel):
     )
     hidden: Annotated[tuple[Width, ...], BeforeValidator(_split_numbers)] | None = Field(
         None,
-        description="encoder widths; unset: 128,64 (dense), 32,64 (conv), 64 (lstm, gru), 32 "
-        "(attention), for larger ones gained too little on collision events for what they cost",
+        description="encoder widths; unset: 128,64 (dense), 32,64 (conv), 64 (lstm, gru), for "
+        "larger ones gained too little on collision events for what they cost",
     )
     bottleneck: int | None = Field(
         None, ge=1, le=65_536, description="the narrowest width; unset: a quarter of the features"
     )
     kernel: int | None = Field(
         None, ge=1, le=255, description="of conv; unset: 3, a place and its neighbours"
-    )
-    heads: int | None = Field(
-        None, ge=1, le=1024, description="of attention; unset: 1; 4 gained nothing and cost more"
     )
     activation: Activation | None = Field(
         None,

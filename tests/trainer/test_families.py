@@ -15,7 +15,6 @@ from torch import nn
 
 from schemas.errors import SettingsError
 from trainer.__main__ import main
-from trainer.attention import _SelfAttention
 from trainer.checkpoint import Checkpoint
 from trainer.commands import FitCommand
 from trainer.convolutional import ConvolutionalAutoencoder, depth_max
@@ -37,10 +36,8 @@ KINDS = {
     "conv-2d": ("conv", IMAGE),
     "lstm": ("lstm", SEQUENCE),
     "gru": ("gru", SEQUENCE),
-    "attention": ("attention", SEQUENCE),
 }
-# What every family takes, and what some of them do.
-HIDDEN = {"attention": (8, 8)}
+# Of the families that take more than none and layer.
 NORMALISATIONS = {"dense": ("none", "batch", "layer"), "conv": ("none", "batch", "layer")}
 # Each option is in one of the sealed models.
 SEALED = {
@@ -48,7 +45,6 @@ SEALED = {
     "conv-2d": ["normalisation=layer", "activation=silu", "hidden=4,8"],
     "lstm": ["normalisation=layer", "dropout=0.1", "hidden=8,4", "schedule=plateau"],
     "gru": ["hidden=8", "schedule=constant"],
-    "attention": ["normalisation=layer", "dropout=0.1", "activation=tanh", "hidden=8,8", "heads=2"],
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 # torch's exporter looks at tensors within its own loop over an LSTM's steps; no user sees it.
@@ -57,8 +53,7 @@ exports = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:Use
 
 def settings(kind, **values):
     family, shape = KINDS[kind]
-    hidden = HIDDEN.get(family, (8,))
-    return TrainingSettings(**{"family": family, "event_shape": shape, "hidden": hidden, **values})
+    return TrainingSettings(**{"family": family, "event_shape": shape, "hidden": (8,), **values})
 
 
 def width_of(kind):
@@ -143,7 +138,7 @@ def test_missing_and_extreme_values_score_finite(sealed_of, kind):
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "relu", "tanh", "sigmoid", "silu", "gelu"])
-@pytest.mark.parametrize("kind", ["dense", "conv-1d", "conv-2d", "attention"])
+@pytest.mark.parametrize("kind", ["dense", "conv-1d", "conv-2d"])
 def test_every_activation_stands_in_the_network_that_asks_for_it(kind, activation):
     network = built(kind, activation=activation)
 
@@ -237,17 +232,6 @@ def test_our_recurrences_are_torchs(cell, theirs):
     torch.testing.assert_close(ours(x), torchs(x)[0])
 
 
-def test_our_attention_is_torchs():
-    ours, torchs = _SelfAttention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
-    mine = [*ours.queries_keys_values.parameters(), *ours.output.parameters()]
-    other = [torchs.in_proj_weight, torchs.in_proj_bias, *torchs.out_proj.parameters()]
-    for to, of in zip(mine, other, strict=True):
-        to.data.copy_(of.data)
-    x = torch.randn(5, 7, 8)
-
-    torch.testing.assert_close(ours(x), torchs(x, x, x)[0])
-
-
 def test_the_default_convolutions_are_no_deeper_than_the_axis_allows():
     for steps, layers in [(2, 1), (3, 2), (19, 2)]:
         network = build(TrainingSettings(family="conv", event_shape=(steps, 3)), 3 * steps)
@@ -286,7 +270,7 @@ def test_any_depth_that_halves_an_axis_comes_back_to_its_shape(data):
         ({"family": "gru", "event_shape": (4, 3)}, ["4x3", "holds 12 features", "has 15"]),
         ({"event_shape": SEQUENCE}, ["event_shape=5x3 with family=dense", "conv or lstm or gru"]),
         ({"family": "lstm", "event_shape": (1, 3, 5)}, ["three numbers are an image", "conv"]),
-        ({"family": "attention", "event_shape": (1, 15)}, ["a single step", "family=dense"]),
+        ({"family": "lstm", "event_shape": (1, 15)}, ["a single step", "family=dense"]),
         (
             {"family": "conv", "event_shape": SEQUENCE, "hidden": (8,) * 4},
             ["hidden=8,8,8,8", "halves the axes of event_shape=5x3", "at most 3"],
@@ -295,7 +279,6 @@ def test_any_depth_that_halves_an_axis_comes_back_to_its_shape(data):
         ({"family": "conv", "event_shape": SEQUENCE, "kernel": 4}, ["kernel=4", "odd"]),
         ({"family": "conv", "event_shape": SEQUENCE, "kernel": 11}, ["kernel=11", "at most 9"]),
         ({"family": "dense", "kernel": 3}, ["kernel=3 with family=dense", "family=conv"]),
-        ({"family": "conv", "event_shape": SEQUENCE, "heads": 2}, ["family=attention"]),
         (
             {"family": "lstm", "event_shape": SEQUENCE, "activation": "leaky_relu"},
             ["activation=leaky_relu with family=lstm", "tanh and sigmoid", "leave it out"],
@@ -303,18 +286,6 @@ def test_any_depth_that_halves_an_axis_comes_back_to_its_shape(data):
         (
             {"family": "gru", "event_shape": SEQUENCE, "normalisation": "batch"},
             ["normalisation=batch with family=gru", "exported graph", "normalisation=layer"],
-        ),
-        (
-            {"family": "attention", "event_shape": SEQUENCE, "normalisation": "batch"},
-            ["normalisation=batch with family=attention"],
-        ),
-        (
-            {"family": "attention", "event_shape": SEQUENCE, "hidden": (8, 4)},
-            ["hidden=8,4", "one width for all blocks"],
-        ),
-        (
-            {"family": "attention", "event_shape": SEQUENCE, "hidden": (8,), "heads": 3},
-            ["heads=3", "a multiple of the heads"],
         ),
         ({"hidden": (65_536, 65_536)}, ["8,592,687,123 parameters", "536,870,911", "narrower"]),
     ],
@@ -345,7 +316,10 @@ def test_what_cannot_be_built_is_refused_by_name(values, messages):
             "--set: event_shape: also given by its own flag; wanted one of them",
         ),
         (["--preset", "sead"], "--preset: input should be 'default'"),
-        (["--set", "family=rnn"], "--set family: input should be 'dense', 'conv'"),
+        (
+            ["--set", "family=attention"],
+            "--set family: input should be 'dense', 'conv', 'lstm' or 'gru'",
+        ),
         (["--event-shape", "5x4", "--set", "family=lstm"], "holds 20 features; an event has 15"),
     ],
 )

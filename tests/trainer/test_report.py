@@ -165,7 +165,7 @@ def test_keys_of_the_record_that_nobody_knows_are_listed(tmp_path):
             "memory": {"curves": curves},
             "odd": {"training": ["x"]},
         },
-        "heads": [{"name": "denoiser"}],
+        "parts": [{"name": "denoiser"}],
         "groups": {"host": {"a": 10_000, "b": None, "c": [1, 2]}},
         "rows": {"fit": 7, "trim": 3},
         "data_quality": {"new_count": 12},
@@ -176,7 +176,7 @@ def test_keys_of_the_record_that_nobody_knows_are_listed(tmp_path):
     assert page.table["groups.host.a"] == ["10,000"]
     assert page.table["groups.host.b"] == ["not set"]
     assert page.table["groups.host.c"] == ["1, 2"]
-    assert page.table["heads"] == ["1 in all"]
+    assert page.table["parts"] == ["1 in all"]
     assert page.table["trim"][0] == "3"
     assert page.table["new count"] == ["12"]
 

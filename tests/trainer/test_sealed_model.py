@@ -305,16 +305,20 @@ def test_holes_that_training_never_had_do_not_fill_the_alarms(tmp_path):
     def events(n, seed):
         rng = np.random.default_rng(seed)
         mixed = rng.normal(size=(n, 3)) @ np.random.default_rng(9).normal(size=(3, 8))
-        return (mixed + rng.normal(size=(n, 8))).astype(np.float32)
+        return (mixed + 0.6 * rng.normal(size=(n, 8))).astype(np.float32)
 
-    np.savez(tmp_path / "whole.npz", X=events(3000, 1))
+    np.savez(tmp_path / "whole.npz", X=events(2000, 1))
     out = tmp_path / "model.onnx"
-    assert main(["fit", str(tmp_path / "whole.npz"), "--out", str(out)]) == 0
+    flags = ["--target-flag-rate", "0.01"]
+    for setting in ("epochs=1", "steps_min=600", "width=64", "stored_rows=64"):
+        flags += ["--set", setting]
+    assert main(["fit", str(tmp_path / "whole.npz"), "--out", str(out), *flags]) == 0
     model = open_sealed(out)
     holed = events(4000, 2)
     holed[np.random.default_rng(3).random(holed.shape) < 0.1] = np.nan
 
     flagged = (run(model.session, holed).score > np.float32(model.contract.threshold.value)).mean()
 
-    # Of 0.001 that may be; with the holes left as they were it is a quarter.
-    assert flagged < 0.02
+    # 0.01 of complete events are. Of these it was 0.028; 0.066 where holes were taken for middle
+    # values, 0.071 where neighbours did not count them, 0.13 where training knew no holes either.
+    assert flagged < 0.05

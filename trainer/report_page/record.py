@@ -140,7 +140,7 @@ _PARTS = {
 
 
 def _curves(value: object, head: str = "") -> Iterator[Plot]:
-    """Yield a plot for each pair of curves, however deep under the names of heads."""
+    """Yield a plot for each pair of curves, however deep under the names of networks."""
     curves = mapping(value)
     training, validation = curves.get("training"), curves.get("validation")
     if _are_losses(training) and _are_losses(validation) and len(training) == len(validation):
