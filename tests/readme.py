@@ -1,4 +1,4 @@
-"""The parts of the README that are written from the code: `python -m tests.readme`."""
+"""The parts of the documentation that are written from the code: `python -m tests.readme`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from worker.settings import PREFIX, WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+TREE = ROOT / "docs" / "tree.md"
 SENTENCE_MAX = 84
 ROOMS = {
     "trainer": "fits, calibrates, seals; knows torch, never Kafka",
@@ -44,8 +45,8 @@ def tree() -> str:
                 lines.append(f"  {name:25} {_first_sentence(path)}")
     others = {
         "tests/": "mirrors the packages; broker/, hostile/, end_to_end/ on real things",
-        "docs/": "pages that are too long for this one: scaling, quality",
-        "deploy/": "images, Prometheus, Grafana; docker-compose.yml beside the README",
+        "docs/": "pages that are too long for the README",
+        "deploy/": "images, Prometheus, Grafana; docker-compose.yml is at the top",
     }
     lines += [f"{name:28}{purpose}" for name, purpose in others.items()]
     return "\n".join([*lines, "```"])
@@ -54,7 +55,7 @@ def tree() -> str:
 def part(name: str, text: str) -> str:
     """What stands between the markers of a part."""
     match = re.search(rf"<!-- {name}: begin -->\n(.*?)\n?<!-- {name}: end -->", text, re.DOTALL)
-    assert match, f"the README has no part {name!r}"
+    assert match, f"there is no part {name!r}"
     return match[1]
 
 
@@ -83,13 +84,17 @@ def _first_sentence(path: Path) -> str:
 
 
 def update() -> None:
-    text = README.read_text()
-    for name, wanted in (("settings", settings_table()), ("tree", tree())):
-        text = text.replace(
-            f"<!-- {name}: begin -->\n{part(name, text)}".rstrip("\n"),
-            f"<!-- {name}: begin -->\n{wanted}",
+    for page, name, wanted in (
+        (README, "settings", settings_table()),
+        (TREE, "tree", tree()),
+    ):
+        text = page.read_text()
+        page.write_text(
+            text.replace(
+                f"<!-- {name}: begin -->\n{part(name, text)}".rstrip("\n"),
+                f"<!-- {name}: begin -->\n{wanted}",
+            )
         )
-    README.write_text(text)
 
 
 if __name__ == "__main__":

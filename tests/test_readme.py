@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.stream import Stream, ends
-from tests.readme import README, ROOT, block, part, settings_table, tree
+from tests.readme import README, ROOT, TREE, block, part, settings_table, tree
 
 TEXT = README.read_text()
 COLUMNS = ("amount", "items", "hour")
@@ -27,7 +27,27 @@ def test_the_settings_table_is_the_code():
 
 
 def test_the_tree_is_the_code():
-    assert part("tree", TEXT) == tree(), "run: python -m tests.readme"
+    assert part("tree", TREE.read_text()) == tree(), "run: python -m tests.readme"
+
+
+@pytest.mark.parametrize(
+    "page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_within_the_documentation_leads_somewhere(page: Path):
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())
+    assert links or page != README
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in _anchors(target.read_text()), link
+
+
+def _anchors(markdown: str) -> set[str]:
+    """What a heading is linked by: its words in lower case, hyphens between them."""
+    headings = re.findall(r"^#+ (.*)$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_make_target_that_the_readme_names_exists():
