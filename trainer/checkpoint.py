@@ -64,6 +64,7 @@ class Checkpoint:
         self._every_s = every_s
         self._saved_at = time.monotonic()
         self._told: int | None = None
+        self._warned = False
         self._done: dict[str, State] = {}
         self._going: dict[str, State] = {}
         if path is not None and path.exists():
@@ -83,7 +84,7 @@ class Checkpoint:
 
         Raises:
             Stopped: a signal came, and its place is kept.
-            OutsideError: the file cannot be written.
+            OutsideError: a signal came, and the file cannot be written.
         """
         if self._path is None or threading.current_thread() is not threading.main_thread():
             yield
@@ -129,7 +130,7 @@ class Checkpoint:
 
         Raises:
             Stopped: the program was told to stop.
-            OutsideError: the file cannot be written.
+            OutsideError: it was told to stop, and the file cannot be written.
         """
         self._going = {key: state}
         self._save()
@@ -156,14 +157,25 @@ class Checkpoint:
             with suppress(FileNotFoundError):  # Another fit to the same file put it there.
                 draft.replace(self._path)
         except OSError as error:
-            raise OutsideError(
-                f"{self._path} cannot be written: {error.strerror or error}. The training ends "
-                "here; make room for it, and the same command goes on from the last one written"
-            ) from None
+            self._not_written(f"{self._path} cannot be written: {error.strerror or error}")
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
         self._saved_at = time.monotonic()
+
+    def _not_written(self, problem: str) -> None:
+        """Say so, once: a training is not lost for want of what only a kill would need."""
+        if self._told is not None:
+            raise OutsideError(
+                f"{problem}. The training ends here, for it was told to; the same command goes on "
+                "from the last one written, if there is one"
+            )
+        if not self._warned:
+            self._warned = True
+            say(
+                f"warning: {problem}. The training goes on; killed, it could not go on from here. "
+                f"It is tried again every {self._every_s:g} s"
+            )
 
     def _take_up(self, path: Path) -> None:
         try:
@@ -213,7 +225,7 @@ class Training:
 
         Raises:
             Stopped: the program was told to stop.
-            OutsideError: the file cannot be written.
+            OutsideError: it was told to stop, and the file cannot be written.
         """
         if self._checkpoint.due():
             self._checkpoint.save(self._key, state())

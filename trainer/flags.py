@@ -134,6 +134,7 @@ def _unknown(arguments: Sequence[str], model: type[BaseModel]) -> list[str]:
 def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     flag = _flag(field)
     about = (field.description or "").replace("%", "%%")
+    about += " (required)" if field.is_required() else ""
     if flag.positional:
         # "*" and not "+": pydantic says what is missing, along with everything else.
         nargs = "*" if flag.repeated else "?"

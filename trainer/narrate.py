@@ -187,6 +187,13 @@ def tied(calibration: Calibration, threshold: Threshold) -> str | None:
     at_least, beyond = calibration.p_values(np.array([threshold.value, above])).tolist()
     most = calibration.flagged_max(threshold.target_flag_rate)
     left, events = (round(p * (calibration.n + 1)) for p in (beyond, at_least - beyond))
+    if most == 1 and events > 1:  # The threshold is the highest score, however many have it.
+        return (
+            f"{events:,} of {calibration.n:,} calibration events share the highest score, the "
+            f"threshold, and are not flagged: fewer normal events than "
+            f"{threshold.target_flag_rate:.2%} will be, perhaps none. Rows that repeat each other "
+            "do that; leave out the repeats if they mean nothing"
+        )
     if 100 * left >= _TIED_BELOW_PERCENT * most:  # In whole numbers: no rounding decides.
         return None
     return (

@@ -197,11 +197,28 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_the_training(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_told_once_and_the_training_goes_on(
+    tmp_path, capsys
+):
     checkpoint = Checkpoint(tmp_path / "absent" / "m.checkpoint", MADE_OF, every_s=0)
 
-    with pytest.raises(OutsideError, match=r"m\.checkpoint cannot be written"):
-        denoiser(checkpoint, KilledAt())
+    denoiser(checkpoint, KilledAt())
+
+    said = capsys.readouterr().err
+    assert said.count("m.checkpoint cannot be written: No such file") == 1
+    assert "The training goes on" in said
+
+
+def test_a_stop_whose_place_cannot_be_kept_says_so(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "absent" / "m.checkpoint", MADE_OF, every_s=0)
+
+    def told_to_stop() -> None:
+        with checkpoint.heeding_signals():
+            signal.raise_signal(signal.SIGTERM)
+            denoiser(checkpoint, KilledAt())
+
+    with pytest.raises(OutsideError, match=r"m\.checkpoint cannot be written.*for it was told to"):
+        told_to_stop()
 
 
 def test_a_signal_ends_a_training_after_its_step_and_the_place_is_kept(tmp_path):

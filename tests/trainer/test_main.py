@@ -143,6 +143,7 @@ def test_help_shows_the_settings_and_their_reasons(capsys):
     text = capsys.readouterr().out
     assert "learning_rate=0.001" in text
     assert "--features-path" in text
+    assert "ends in .onnx (required)" in " ".join(text.split())
 
 
 def test_evaluate_gives_its_figures_as_text_and_as_json(sealed_path, labelled_csv, capsys):
