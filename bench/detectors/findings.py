@@ -72,11 +72,9 @@ def plot_of(found: Found, ours: Sequence[str], folder: Path) -> str | None:
     for column in published.chosen(published.read(folder, protocol), names)[:1]:
         mean = sum(column.areas[name.lower()] for name in names) / len(names)
         lines[f"best published: {column.name}"] = mean
-    of = (
-        "collision events"
-        if protocol == "lhc57"
-        else f"mean of {len(names)} sets, {protocol} split"
-    )
+    of = f"mean of {len(names)} sets, {protocol} split"
+    if protocol == "lhc57":
+        of = f"collision events against the signal {clean(found, protocol)[0].anomalies[0]}, five folds"
     about = f"{of}; blue: odradek-trainer, grey: PyOD"
     return picture(points, lines, about)
 
