@@ -74,7 +74,8 @@ def plot_of(found: Found, ours: Sequence[str], folder: Path) -> str | None:
         lines[f"best published: {column.name}"] = mean
     of = f"mean of {len(names)} sets, {protocol} split"
     if protocol == "lhc57":
-        of = f"collision events against the signal {clean(found, protocol)[0].anomalies[0]}, five folds"
+        signal = clean(found, protocol)[0].anomalies[0]
+        of = f"collision events against the signal {signal}, five folds"
     about = f"{of}; blue: odradek-trainer, grey: PyOD"
     return picture(points, lines, about)
 
