@@ -50,9 +50,11 @@ def _anchors(markdown: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_make_target_that_the_readme_names_exists():
+def test_every_make_target_that_the_documentation_names_exists():
+    pages = [README, *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:^|`)make ([a-z]+)\b", TEXT, re.MULTILINE)):
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 
 
