@@ -1,0 +1,212 @@
+"""`odradek-worker top`: what it makes of workers' metrics, and what it leaves of the terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from schemas.errors import SettingsError
+from tests.components import within
+from worker.batch_histogram import BatchHistogram
+from worker.health import Health
+from worker.http import serve_http
+from worker.metrics import Metrics
+from worker.scrape import Between, Scrape
+from worker.top import Line, Seen, view
+from worker.top_command import frame, top
+
+WORKER = """
+process_start_time_seconds {start}
+odradek_ready {ready}
+odradek_alive 1
+odradek_held{{hold="rejects"}} {held}
+odradek_model_info{{name="lhc",version="v7",digest="d",provider="cpu"}} 1
+odradek_model_created_timestamp_seconds 1000
+odradek_target_flag_rate 0.01
+odradek_expected_flag_rate 0.01
+odradek_expected_flag_rate_stddev 0.001
+odradek_records_total{{outcome="normal"}} {normal}
+odradek_records_total{{outcome="anomalous"}} {anomalous}
+odradek_dead_letters_total{{reason="not_json"}} {dead}
+odradek_lag_records{{partition="0"}} 5
+odradek_lag_records{{partition="1"}} 1200
+odradek_turn_stage_seconds_sum{{stage="read"}} {read}
+odradek_turn_stage_seconds_sum{{stage="score"}} 1
+odradek_flagged_events_total{{feature="amount\x1b[2J"}} {anomalous}
+odradek_feature_drift_psi{{feature="hour"}} 0.31
+"""
+
+
+def at(
+    when: float,
+    *,
+    start: float = 1.0,
+    ready: int = 1,
+    held: int = 0,
+    normal: int = 0,
+    anomalous: int = 0,
+    dead: int = 0,
+    read: float = 0.0,
+) -> Scrape:
+    text = WORKER.format(
+        start=start,
+        ready=ready,
+        held=held,
+        normal=normal,
+        anomalous=anomalous,
+        dead=dead,
+        read=read,
+    )
+    return Scrape.of(text, when)
+
+
+def shown(before: Scrape, after: Scrape) -> list[Line]:
+    between = Between(before, after)
+    return view([Seen("w:1", between, between)], now=1000 + 7200)
+
+
+def test_a_worker_is_one_row_and_what_it_did_is_between_two_looks():
+    lines = shown(
+        at(10, normal=1_000, anomalous=10, read=1),
+        at(12, normal=2_980, anomalous=30, dead=4, read=4),
+    )
+
+    assert lines[0].heading
+    row = lines[1].text
+    assert not lines[1].alarming
+    for part in ("w:1", "ready", "lhc v7 on cpu, 2 h old", "1,000", "1 % of 2,000", "1 %", "2.0"):
+        assert f" {part} " in f" {row} ", part
+    assert "1,205 (worst 1,200)" in row
+    text = [line.text for line in lines]
+    assert "  read 100%" in text
+    assert "  not_json 4" in text
+    assert "  hour 0.31" in text
+    assert "  amount?[2J 20" in text, "what a terminal would obey is not passed on"
+
+
+@pytest.mark.parametrize(
+    ("after", "state"),
+    [
+        (at(12, ready=0), "not ready"),
+        (at(12, ready=0, held=1), "holds: rejects"),
+        (at(12, start=11.0, normal=50), "restarted"),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_said_and_stands_out(after, state):
+    row = shown(at(10, normal=1_000), after)[1]
+    assert state in row.text
+    assert row.alarming
+
+
+def test_a_worker_that_started_anew_did_what_it_counted_since():
+    between = Between(at(10, normal=1_000), at(12, start=11.0, normal=50))
+    assert between.increase("odradek_records_total") == 50
+
+
+@pytest.mark.parametrize(("anomalous", "mark"), [(100, "1 % of 10,000"), (200, "high"), (0, "low")])
+def test_a_flag_rate_is_marked_only_where_chance_does_not_explain_it(anomalous, mark):
+    row = shown(at(0), at(1, normal=10_000 - anomalous, anomalous=anomalous))[1].text
+    assert mark in row
+    assert ("high" in row or "low" in row) == (anomalous != 100)
+
+
+def test_few_events_mark_nothing():
+    assert "high" not in shown(at(0), at(1, normal=98, anomalous=2))[1].text
+
+
+def test_one_that_does_not_answer_keeps_its_row_and_its_reason():
+    lines = view([Seen("w:1", problem="Connection refused")], now=0.0)
+    assert "no answer" in lines[1].text
+    assert lines[2].text == "  w:1: Connection refused"
+
+
+@given(st.lists(st.floats(0.001, 30), min_size=1, max_size=200), st.sampled_from([0.5, 0.99]))
+def test_a_quantile_lies_in_the_bucket_of_the_true_one(values, q):
+    registry, bounds = CollectorRegistry(), (0.01, 0.1, 1.0, 10.0)
+    BatchHistogram("times", "Times.", bounds, registry).observe_all(np.array(values))
+    empty, full = Scrape(0.0), Scrape.of(generate_latest(registry).decode(), 1.0)
+
+    found = Between(empty, full).quantile("times", q)
+
+    true = float(np.quantile(values, q, method="inverted_cdf"))
+    edges = [0.0, *bounds, 10.0]
+    place = int(np.searchsorted(bounds, true))
+    assert found is not None
+    assert edges[place] <= found <= edges[place + 1]
+    assert Between(full, full).quantile("times", q) is None
+
+
+def test_lines_are_cut_to_the_terminal_and_coloured_only_if_asked():
+    lines = [Line("x" * 50, alarming=True), Line("y"), Line("z")]
+    size = os.terminal_size((10, 3))
+    assert "\x1b[31m" + "x" * 10 + "\x1b[0m" in frame(lines, size, coloured=True)
+    plain = frame(lines, size, coloured=False)
+    assert "\x1b[31m" not in plain
+    assert "z" not in plain
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where a worker's metrics are served."""
+    health = Health(60.0, last_beat=0.0, joined=True)
+    metrics = Metrics()
+    metrics.watch_health(health, lambda: 1.0)
+    server = serve_http("127.0.0.1", 0, metrics.registry, health, lambda: 1.0)
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_once_is_plain_text_and_its_exit_code_says_whether_all_answered(address, capsys):
+    assert top(["--once", address]) == 0
+    assert "ready" in capsys.readouterr().out
+    assert top(["--once", address, "127.0.0.1:1"]) == 1
+    said = capsys.readouterr().out
+    assert "no answer" in said
+    assert "127.0.0.1:1: [Errno 111] Connection refused" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("argument", ["nonsense", "ftp://h:1", "h:port", "--evry=3"])
+def test_a_wrong_argument_is_refused(argument):
+    with pytest.raises(SettingsError, match="Nothing was asked"):
+        top([argument])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_is_left_as_it_was(address, number):
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "worker", "top", "--every", "0.1", address],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        # Not ignored: a shell that runs this in the background ignores SIGINT for its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as child:
+        os.close(theirs)
+        drawn = b""
+
+        def drew(what: bytes) -> bool:
+            nonlocal drawn
+            try:
+                drawn += os.read(ours, 65_536)
+            except OSError:  # The other end is closed.
+                return what in drawn
+            return what in drawn
+
+        assert within(lambda: drew(b"ready"))
+        child.send_signal(number)
+        assert within(lambda: drew(b"\x1b[?25h\x1b[?1049l")), drawn
+        assert child.wait(10) == 0
+    os.close(ours)

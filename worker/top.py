@@ -1,0 +1,196 @@
+"""The view of `odradek-worker top`: workers' metrics as lines of text. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from worker.scrape import Between
+
+_SHOWN = 5  # Features, reasons and the like that are named at most.
+_FAR = 3.0  # Standard deviations from which a flag rate is marked.
+_LATENCY = "odradek_event_latency_seconds"
+_HEAD = (
+    *("WORKER", "STATE", "MODEL", "EVENTS/S", "FLAGGED", "TARGET", "DEAD/S"),
+    *("LAG", "P50", "P99"),
+)
+
+
+class Seen(NamedTuple):
+    """What is known of one worker: since the last look, and since the first; or why nothing is."""
+
+    name: str
+    lately: Between | None = None
+    long: Between | None = None
+    problem: str = ""
+
+
+class Line(NamedTuple):
+    """A line of the view; `alarming` ones are shown in red where there are colours."""
+
+    text: str
+    alarming: bool = False
+    heading: bool = False
+
+
+def view(workers: Sequence[Seen], now: float) -> list[Line]:
+    """Return all that is shown; `now` is epoch seconds."""
+    rows = [_HEAD, *(_row(worker, now) for worker in workers)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        Line(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(),
+            alarming=place > 0 and row[1] != "ready",
+            heading=place == 0,
+        )
+        for place, row in enumerate(rows)
+    ]
+    answering = [worker for worker in workers if worker.lately is not None]
+    lines += [
+        Line(f"  {worker.name}: {worker.problem}", alarming=True)
+        for worker in workers
+        if worker.problem
+    ]
+    for title, told in (
+        ("Where a turn's time goes (read includes waiting for records)", _stages(answering)),
+        ("Dead letters", _dead_letters(answering)),
+        ("Flags by leading feature", _flags(answering)),
+        ("Features that drift most (PSI; above 0.25 is a shift)", _drift(answering)),
+    ):
+        if told:
+            lines += [Line(""), Line(title, heading=True), Line(f"  {told}")]
+    return lines
+
+
+def _row(worker: Seen, now: float) -> tuple[str, ...]:
+    lately, long = worker.lately, worker.long
+    if lately is None or long is None:
+        return (worker.name, "no answer", *["-"] * (len(_HEAD) - 2))
+    after = lately.after
+    lags = [lag for _, lag in after.series("odradek_lag_records")]
+    return (
+        worker.name,
+        _state(lately),
+        _model(lately, now),
+        _rate(lately.increase("odradek_records_total"), lately.seconds),
+        _flagged(long),
+        _percent(after.value("odradek_target_flag_rate")),
+        _rate(lately.increase("odradek_dead_letters_total"), lately.seconds),
+        f"{math.fsum(lags):,.0f}" + (f" (worst {max(lags):,.0f})" if len(lags) > 1 else "")
+        if lags
+        else "-",
+        _time(lately.quantile(_LATENCY, 0.5)),
+        _time(lately.quantile(_LATENCY, 0.99)),
+    )
+
+
+def _state(lately: Between) -> str:
+    after = lately.after
+    held = [labels["hold"] for labels, on in after.series("odradek_held") if on]
+    if after.value("odradek_alive") == 0:
+        return "stuck"
+    if held:
+        return f"holds: {', '.join(held)}"
+    if lately.restarted:
+        return "restarted"
+    return "ready" if after.value("odradek_ready") == 1 else "not ready"
+
+
+def _model(lately: Between, now: float) -> str:
+    after = lately.after
+    told = [
+        f"{labels['name']} {labels['version']} on {labels['provider']}"
+        for labels, on in after.series("odradek_model_info")
+        if on
+    ]
+    made = after.value("odradek_model_created_timestamp_seconds")
+    age = "" if made is None else f", {_age(now - made)}"
+    fallen = " (GPU unused)" if after.value("odradek_provider_fallback") else ""
+    return plain(told[0] + age + fallen) if told else "-"
+
+
+def _flagged(long: Between) -> str:
+    """Return the share of scored events that were flagged, and whether that is far from expected.
+
+    Far by the deviation of the model's own rate, as its calibration knows it, and of so many draws.
+    """
+    anomalous = long.increase("odradek_records_total", outcome="anomalous")
+    scored = anomalous + long.increase("odradek_records_total", outcome="normal")
+    if not scored:
+        return "-"
+    expected = long.after.value("odradek_expected_flag_rate") or 0.0
+    own = long.after.value("odradek_expected_flag_rate_stddev") or 0.0
+    share = anomalous / scored
+    deviation = math.sqrt(own**2 + expected * (1 - expected) / scored)
+    mark = ""
+    if deviation and abs(share - expected) > _FAR * deviation:
+        mark = " high" if share > expected else " low"
+    return f"{_percent(share)} of {scored:,.0f}{mark}"
+
+
+def _stages(workers: Iterable[Seen]) -> str:
+    spent: Counter[str] = Counter()
+    for worker in workers:
+        if worker.lately is not None:
+            spent.update(worker.lately.increases("odradek_turn_stage_seconds_sum", "stage"))
+    total = math.fsum(spent.values())
+    return ", ".join(f"{stage} {share / total:.0%}" for stage, share in spent.most_common())
+
+
+def _dead_letters(workers: Iterable[Seen]) -> str:
+    return _most(workers, "odradek_dead_letters_total", "reason")
+
+
+def _flags(workers: Iterable[Seen]) -> str:
+    return _most(workers, "odradek_flagged_events_total", "feature")
+
+
+def _drift(workers: Iterable[Seen]) -> str:
+    worst: dict[str, float] = {}
+    for worker in workers:
+        if worker.lately is not None:
+            for labels, psi in worker.lately.after.series("odradek_feature_drift_psi"):
+                worst[labels["feature"]] = max(psi, worst.get(labels["feature"], 0.0))
+    return _named(worst, "{:.2f}")
+
+
+def _most(workers: Iterable[Seen], name: str, label: str) -> str:
+    found: Counter[str] = Counter()
+    for worker in workers:
+        if worker.long is not None:
+            found.update(worker.long.increases(name, label))
+    return _named(found, "{:,.0f}")
+
+
+def _named(values: Mapping[str, float], form: str) -> str:
+    most = sorted(values.items(), key=lambda item: -item[1])[:_SHOWN]
+    return ", ".join(f"{plain(name)} {form.format(value)}" for name, value in most)
+
+
+def plain(text: str) -> str:
+    """Return a text of others without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _rate(count: float, seconds: float) -> str:
+    rate = count / seconds if seconds > 0 else 0.0
+    return f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.3g} %"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} old"
+    return "new"

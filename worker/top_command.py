@@ -1,0 +1,163 @@
+"""`odradek-worker top`: workers' metrics in a terminal, for those without dashboards."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from schemas.errors import SettingsError
+from worker.health_command import DEFAULTS, LOOPBACK, PREFIX
+from worker.scrape import Between, Scrape, scrape
+from worker.top import Line, Seen, plain, view
+
+EVERY_S = 2.0
+ONCE_S = 1.0
+KEPT = 150  # Looks that are kept of each worker: flags are counted since the first of them.
+_ABOUT = """\
+Watch workers by their /metrics: state, model, rates, flags against their target, lag, latency,
+where time goes, drift. URL is HOST:PORT or http://HOST:PORT/metrics; without any, the worker of
+this machine is asked, by ODRADEK_HTTP_HOST and ODRADEK_HTTP_PORT. Where the output is no terminal,
+or with --once: one view in plain text, flags counted since each worker's start; exit 0 if all
+workers answered, else 1.
+"""
+_SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _TO_LINE_END, _TO_SCREEN_END = "\x1b[H", "\x1b[K", "\x1b[J"
+_RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}. Nothing was asked; see odradek-worker top --help")
+
+
+class Watched:
+    """One worker, and the looks at it that are kept."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._looks: deque[Scrape] = deque(maxlen=KEPT)
+        self._problem = ""
+
+    def look(self) -> None:
+        try:
+            self._looks.append(scrape(self.url))
+            self._problem = ""
+        except (OSError, ValueError) as error:
+            self._problem = plain(str(error))
+
+    def seen(self, *, since_start: bool) -> Seen:
+        """Return what was seen lately and over all looks, or since the worker's own start."""
+        name = urlsplit(self.url).netloc
+        if self._problem or not self._looks:
+            return Seen(name, problem=self._problem)
+        first, last = self._looks[0], self._looks[-1]
+        lately = Between(self._looks[-2] if len(self._looks) > 1 else last, last)
+        return Seen(name, lately, Between(Scrape(0.0) if since_start else first, last))
+
+    @property
+    def answers(self) -> bool:
+        return not self._problem
+
+
+def top(arguments: Sequence[str]) -> int:
+    """Show workers until interrupted, or once; return 0, or 1 if one did not answer then.
+
+    Raises:
+        SettingsError: an argument is wrong.
+    """
+    parser = _Parser("odradek-worker top", description=_ABOUT, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("urls", nargs="*", metavar="URL")
+    parser.add_argument("--every", type=float, default=EVERY_S, help="seconds (default: 2)")
+    parser.add_argument("--once", action="store_true", help="one view, in plain text")
+    chosen = parser.parse_args(arguments)
+    if not 0.1 <= chosen.every <= 3600:
+        raise SettingsError(f"--every is {chosen.every:g}; wanted 0.1 to 3600 seconds")
+    workers = [Watched(_url(text)) for text in chosen.urls or [_own()]]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        if chosen.once or not sys.stdout.isatty():
+            return _once(workers, pool)
+        return _live(workers, pool, chosen.every)
+
+
+def _once(workers: Sequence[Watched], pool: ThreadPoolExecutor) -> int:
+    for pause_s in (ONCE_S, 0.0):
+        list(pool.map(Watched.look, workers))
+        time.sleep(pause_s)
+    lines = view([worker.seen(since_start=True) for worker in workers], time.time())
+    sys.stdout.write("\n".join(line.text for line in lines) + "\n")
+    return 0 if all(worker.answers for worker in workers) else 1
+
+
+def _live(workers: Sequence[Watched], pool: ThreadPoolExecutor, every_s: float) -> int:
+    coloured = not os.environ.get("NO_COLOR")
+    with _own_screen(), suppress(KeyboardInterrupt):
+        while True:
+            list(pool.map(Watched.look, workers))
+            title = f"odradek-worker top   {time.strftime('%H:%M:%S')}   every {every_s:g} s"
+            seen = [worker.seen(since_start=False) for worker in workers]
+            lines = [Line(f"{title}   Ctrl-C ends"), Line(""), *view(seen, time.time())]
+            sys.stdout.write(frame(lines, shutil.get_terminal_size(), coloured=coloured))
+            sys.stdout.flush()
+            time.sleep(every_s)
+    return 0
+
+
+def frame(lines: Sequence[Line], size: os.terminal_size, *, coloured: bool) -> str:
+    """Return what draws these lines over those before, cut to the terminal's size."""
+    drawn = []
+    for line in lines[: size.lines - 1]:
+        colour = _RED if line.alarming else _BOLD if line.heading else ""
+        text = line.text[: size.columns]
+        drawn.append((f"{colour}{text}{_PLAIN}" if coloured and colour else text) + _TO_LINE_END)
+    return _HOME + "\r\n".join(drawn) + _TO_SCREEN_END
+
+
+@contextmanager
+def _own_screen() -> Iterator[None]:
+    """Draw on the terminal's other screen, and leave it as it was, however this ends."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout.write(_SCREEN)
+    try:
+        yield
+    finally:
+        sys.stdout.write(_BACK)
+        sys.stdout.flush()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _own() -> str:
+    """Return where the worker of this machine is, by the settings that it has too."""
+    host, port = (os.environ.get(PREFIX + name.upper()) or DEFAULTS[name] for name in DEFAULTS)
+    host = LOOPBACK.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _url(text: str) -> str:
+    """Return the address of a worker's metrics.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    whole = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(whole)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port
+    except ValueError:
+        known = None
+    if not known:
+        raise SettingsError(
+            f"{text!r} is no worker's address; wanted HOST:PORT or http://HOST:PORT/metrics. "
+            "Nothing was asked"
+        )
+    return whole if parts.path.strip("/") else f"{whole.rstrip('/')}/metrics"
