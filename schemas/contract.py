@@ -28,6 +28,10 @@ The digest
  - proves that the file is whole, not who made it: anyone can compute it. To pin one file, name
    its digest to the worker.
 
+The drift reference
+ - MAY be there: what features were like in training, for a reader that watches for drift. It
+   changes no score and no verdict, so that a reader which does not know it misreads nothing.
+
 A reader
  - MUST check, in this order: size, digest, format version, names and shapes, the contract's own
    consistency (`Contract.check`), and the golden batch scored by its own runtime; and MUST NOT
@@ -54,10 +58,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from schemas.calibration import Calibration, Floats
+from schemas.calibration import Calibration
 from schemas.category import Codes, category_complaints, total_complaints
 from schemas.event import EventLayout, Path
+from schemas.golden import GoldenBatch as GoldenBatch  # For who reads or writes a contract.
 from schemas.groups import GroupCalibrations, Groups
+from schemas.reference import Reference
 from schemas.score import ModelRef
 
 FORMAT = "odradek-sealed-model"
@@ -144,31 +150,6 @@ class ScoreTolerance(msgspec.Struct, frozen=True, kw_only=True):
         return ~same
 
 
-class GoldenBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows and the scores that the sealing machine gave them: little-endian float32.
-
-    Ordinary, extreme, missing and constant rows, all drawn, none from the training data.
-    """
-
-    features: bytes
-    scores: bytes
-
-    @classmethod
-    def of(cls, features: Floats, scores: Floats) -> GoldenBatch:
-        return cls(
-            features=np.ascontiguousarray(features, "<f4").tobytes(),
-            scores=np.ascontiguousarray(scores, "<f4").tobytes(),
-        )
-
-    def rows(self, width: int) -> Floats:
-        """Return the rows as float32 [m, width]."""
-        return np.frombuffer(self.features, "<f4").reshape(-1, width)
-
-    def expected_scores(self) -> Floats:
-        """Return their scores as float32 [m]."""
-        return np.frombuffer(self.scores, "<f4")
-
-
 class Contract(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a sealed model promises; with `groups`, its calibration is the pooled one."""
 
@@ -182,6 +163,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     threshold: Threshold
     calibration: Calibration
     groups: Groups | msgspec.UnsetType = msgspec.UNSET  # Not in the JSON where there are none.
+    drift_reference: Reference | msgspec.UnsetType = msgspec.UNSET  # Not in files before it.
     score_tolerance: ScoreTolerance
     golden: GoldenBatch
     holds_training_rows: bool
@@ -272,6 +254,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         rate = self.threshold.target_flag_rate
         yield from self.calibration.threshold_complaints(rate, self.threshold.value)
         yield from self._group_complaints()
+        if self.drift_reference is not msgspec.UNSET:
+            yield from self.drift_reference.complaints(width)
         rows, rest = divmod(len(self.golden.features), 4 * width)
         if rest or not rows or len(self.golden.scores) != 4 * rows:
             yield "the golden batch's rows and scores do not fit the features"

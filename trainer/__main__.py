@@ -43,6 +43,7 @@ from trainer.narrate import (
 )
 from trainer.progress import Reading, say
 from trainer.provenance import creation_time, training_record, weights_are_of
+from trainer.reference import drift_reference
 from trainer.report import check_page_writable, write_report
 from trainer.report_page.labelled import score_labelled
 from trainer.runtime import SealedModel, open_sealed, open_session, run, score_rows
@@ -100,11 +101,12 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
     say_how_groups_calibrate(plan, place)
     parts = _split(command, table, plan, codes)
 
-    made_of = weights_are_of(command.training, table, parts, policies)
+    settings = command.training
+    made_of = weights_are_of(settings, table, parts, policies)
     checkpoint = Checkpoint(command.checkpoint, made_of, command.checkpoint_s)
     with checkpoint.heeding_signals():
-        parts = trimmed(table, parts, policies, command.training, checkpoint)
-        model = fit_model(table, parts, policies, command.training, checkpoint)
+        parts = trimmed(table, parts, policies, settings, checkpoint)
+        model = fit_model(table, parts, policies, settings, checkpoint)
 
     graph = export(model.scorer, len(table.names))
     session = open_session(graph.SerializeToString())
@@ -122,12 +124,11 @@ def fit_and_seal(command: FitCommand, created: datetime) -> int:
         threshold=threshold,
         calibration=calibration,
         groups=groups,
+        drift_reference=drift_reference(session, table.features, parts.calibrate),
         score_tolerance=score_tolerance(session, model.scorer, golden, held_out, calibration),
         golden=GoldenBatch.of(golden, run(session, golden).score),
         holds_training_rows=model.stored_rows > 0,
-        training=training_record(
-            command.training, table, made_of["rows"], quality, parts, plan, model
-        ),
+        training=training_record(settings, table, made_of["rows"], quality, parts, plan, model),
     )
 
     with staged(command.out) as draft:
