@@ -5,7 +5,7 @@
 The broker is up and has the topics, and the disk is warm: one start before the first is not
 counted. Each start is followed from outside, by the wall's clock:
 
-- `imports`: of `worker.__main__`, in a process of its own that ends then: interpreter, libraries;
+- `imports`: of `worker.run_command`, in a process of its own, which ends then: Python, libraries;
 - `settings`: what is left until /readyz first answers, with a refusal: settings, the HTTP server;
 - `model`: until the model is open and has passed its golden batch;
 - `topics`: until the broker has told of the topics and their limits;
@@ -103,7 +103,7 @@ class Starter:
 
 def _imports_s() -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import os, worker.__main__; os._exit(0)"], check=True)
+    subprocess.run([sys.executable, "-c", "import os, worker.run_command; os._exit(0)"], check=True)
     return time.monotonic() - began
 
 

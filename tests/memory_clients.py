@@ -30,6 +30,7 @@ from worker.committer import Committer
 from worker.delivery import MustAbort
 from worker.hold import Hold, Holds
 from worker.membership import Membership
+from worker.trace_context import short_trace_headers
 from worker.turn import Outgoing, Outputs, Records, Turn
 
 # In seconds of the machine. Only where a member is expelled while it confirms is it waited for,
@@ -318,13 +319,17 @@ class _Outputs:
     def _smaller(self, record: _Pending) -> _Pending:
         value = record.value or b""
         if record.topic == self._output_topic:
-            return _Pending(record.topic, truncate_score(value), record.key, None)
+            kept = short_trace_headers(record.headers or []) or None
+            return _Pending(record.topic, truncate_score(value), record.key, kept)
         letter = DeadLetter.from_headers(record.headers or []).as_stub(value)
-        return _Pending(record.topic, value[:STUB_BYTES], record.key, letter.to_headers())
+        kept = short_trace_headers(record.headers or []) + letter.to_headers()
+        return _Pending(record.topic, value[:STUB_BYTES], record.key, kept)
 
     def _smallest(self, record: _Pending) -> _Pending:
-        value = record.value if record.topic == self._output_topic else b""
-        return _Pending(record.topic, value, None, record.headers)
+        if record.topic == self._output_topic:
+            return _Pending(record.topic, record.value, None, None)
+        letter = DeadLetter.from_headers(record.headers or [])
+        return _Pending(record.topic, b"", None, letter.to_headers())
 
 
 class MemorySink(_Outputs):

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from worker.declared import DECLARED
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("schemas", "trainer", "worker", "demo")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("**/*.py"))]
 FILE_LINES_MAX = 300
 FUNCTION_LINES_MAX = 50
-LONGER_FUNCTIONS = {"worker/metrics.py __init__"}  # Every metric declared once, in one place.
+LONGER_FUNCTIONS: set[str] = set()
 
 KAFKA, RUNTIME = "confluent_kafka", "onnxruntime"
 # Who -> what it never imports.
@@ -31,7 +33,11 @@ FORBIDDEN = {
     "worker/groups.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/scanner.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/results.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/sample.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/statistics.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/turn.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/trace_context.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
+    "worker/span_links.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/assignments.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/breaker.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
     "worker/finite.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
@@ -40,7 +46,7 @@ FORBIDDEN = {
     "worker/starts.py": (KAFKA, RUNTIME, "time", "os", "socket", "random"),
 }
 PURE_OF_SYSTEM = ("time", "os", "socket", "random")
-# Only these may meet the world's two clients.
+# Only these may meet the world's two clients, and the tracing that may be there.
 MAY_IMPORT = {
     KAFKA: {
         f"worker/{name}.py"
@@ -49,6 +55,7 @@ MAY_IMPORT = {
             "ends",
             "kafka_client",
             "kafka_records",
+            "lags",
             "membership",
             "outputs",
             "placing",
@@ -63,6 +70,8 @@ MAY_IMPORT = {
         )
     },
     RUNTIME: {"worker/session.py", "worker/buckets.py"},
+    # An extra: only what ODRADEK_TRACING turns on.
+    "opentelemetry": {"worker/tracing.py", "worker/span_links.py", "worker/span_export.py"},
 }
 
 
@@ -146,21 +155,26 @@ def test_only_the_service_loops_over_turns():
         if isinstance(node, ast.While) and isinstance(node.test, ast.Constant)
     }
     # Waits that end by themselves: a full queue at write, a broker that answers at start, and one
-    # that grants a transactional id.
-    waits = {"worker/outputs.py", "worker/topics.py", "worker/transactions.py"}
+    # that grants a transactional id. And a view that the person who looks at it ends.
+    waits = {
+        *("worker/outputs.py", "worker/topics.py", "worker/transactions.py"),
+        "worker/top_command.py",
+    }
     assert {place.split(":")[0] for place in loops} <= waits
 
 
 def test_every_metric_has_its_sentence_and_no_dashboard_uses_another():
-    declared = dict(
-        re.findall(r'"(odradek_[a-z_]+)",\s+"([^"]+)"', (ROOT / "worker/metrics.py").read_text())
-    )
-    assert len(declared) >= 15
-    assert all(sentence.endswith(".") for sentence in declared.values()), declared
+    declared = {metric.scraped_name: metric for metric in DECLARED}
+    assert len(declared) == len(DECLARED)
+    for name, metric in declared.items():
+        assert re.fullmatch(r"odradek_[a-z_0-9]+", name), name
+        assert re.fullmatch(r"[A-Z0-9].+\.", metric.sentence), name
+        assert metric.unit, name
+        assert all(label.values or label.bound for label in metric.labels), name
     for path in sorted((ROOT / "deploy").glob("**/*")):
         if path.suffix in {".json", ".yml", ".yaml"}:
-            for used in set(re.findall(r"\bodradek_[a-z_]+", path.read_text())):
-                base = re.sub(r"_(total|bucket|sum|count)$", "", used)
+            for used in set(re.findall(r"\bodradek_[a-z_0-9]+", path.read_text())):
+                base = re.sub(r"_(bucket|sum|count)$", "", used)
                 assert {used, base} & declared.keys(), f"{name_of(path)} uses {used}"
 
 

@@ -17,11 +17,13 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+_FEW = 8
+
 
 class BatchHistogram(Collector):
     """A histogram that takes whole arrays. One thread observes; a scrape sees whole batches.
 
-    A single value takes a way of its own: 1 us against 10, for the six stages of each small turn.
+    Few values take a way of their own: 1 us for one, against 10, for the turns of quiet topics.
     """
 
     def __init__(
@@ -45,14 +47,24 @@ class BatchHistogram(Collector):
 
     def observe(self, value: float, label: str = "") -> None:
         """Count one value."""
+        self.observe_times(value, 1, label)
+
+    def observe_times(self, value: float, times: int, label: str = "") -> None:
+        """Count one value so many times."""
         counts, total = self._states[label]
         counts = counts.copy()
-        counts[bisect_left(self._bounds, value)] += 1
-        self._states[label] = counts, total + value
+        counts[bisect_left(self._bounds, value)] += times
+        self._states[label] = counts, total + value * times
 
     def observe_all(self, values: npt.NDArray[np.float64], label: str = "") -> None:
         """Count all of `values`, float64 [n]."""
         counts, total = self._states[label]
+        if len(values) <= _FEW:
+            counts, few = counts.copy(), values.tolist()
+            for value in few:
+                counts[bisect_left(self._bounds, value)] += 1
+            self._states[label] = counts, total + sum(few)
+            return
         places = np.searchsorted(self._bounds_array, values, side="left")
         more = np.bincount(places, minlength=len(counts)).tolist()
         self._states[label] = [*map(add, counts, more)], total + float(values.sum())

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from worker.kafka_client import outside_error
+from worker.logs import fields
 from worker.membership import Membership
 from worker.metrics import Metrics
 
@@ -142,9 +143,10 @@ class Committer:
                 "A commit failed: %s. It is asked for again; until one succeeds, a crash repeats "
                 "more than the turn in hand.",
                 failure.str(),
+                extra=fields(outcome="failed", code=failure.name()),
             )
         elif self._failing and not failure:
-            log.info("Commits succeed again.")
+            log.info("Commits succeed again.", extra=fields(outcome="ok"))
         self._failing = failure is not None
 
     def _send(self, consumer: Consumer, offsets: Mapping[int, int]) -> None:

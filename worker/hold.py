@@ -10,6 +10,7 @@ import logging
 from enum import StrEnum
 
 from worker.health import Health
+from worker.logs import fields
 from worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,13 @@ class Holds:
     def begin(self, hold: Hold, why: str) -> None:
         """Hold, unless it does already; `why` says what was seen and what to look at."""
         if hold not in self._why:
-            log.error("Holding: %s", why)
+            log.error("Holding: %s", why, extra=fields(hold=hold, held=1))
             self._change(hold, why)
 
     def end(self, hold: Hold, what: str) -> None:
         """Go on, if it was held; `what` says what has changed."""
         if hold in self._why:
-            log.info("Going on: %s", what)
+            log.info("Going on: %s", what, extra=fields(hold=hold, held=0))
             self._change(hold, None)
 
     def _change(self, hold: Hold, why: str | None) -> None:

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from schemas.errors import OutsideError, SettingsError
 from worker.health import Health
+from worker.logs import fields
+from worker.statistics import Statistics
 
 log = logging.getLogger(__name__)
 librdkafka_log = logging.getLogger("librdkafka")
@@ -83,53 +84,6 @@ PASSING = HEALS | {
 }
 
 
-class _BrokerState(msgspec.Struct):
-    state: str
-    source: str = ""
-
-
-class _PartitionState(msgspec.Struct):
-    hi_offset: int = -1
-
-
-class _TopicState(msgspec.Struct):
-    partitions: dict[int, _PartitionState] = {}
-
-
-class _GroupState(msgspec.Struct):
-    state: str
-    join_state: str
-
-
-class Statistics(msgspec.Struct):
-    """What we read of librdkafka's statistics."""
-
-    brokers: dict[str, _BrokerState] = {}
-    topics: dict[str, _TopicState] = {}
-    cgrp: _GroupState | None = None
-
-    @property
-    def knows_a_broker(self) -> bool:
-        """Whether the client has any broker to connect to."""
-        return any(broker.source in ("configured", "learned") for broker in self.brokers.values())
-
-    def is_in_group(self, *, classic: bool) -> bool:
-        """Return whether the consumer is a settled member of its group.
-
-        With the newer protocol, one that has no partitions looks as if it had not joined yet.
-        """
-        settled = {"steady"} if classic else {"steady", "init"}
-        return self.cgrp is not None and self.cgrp.state == "up" and self.cgrp.join_state in settled
-
-    def ends(self, topic: str) -> dict[int, int]:
-        """Return the end of each partition of a topic that is known."""
-        partitions = self.topics[topic].partitions if topic in self.topics else {}
-        return {p: state.hi_offset for p, state in partitions.items() if state.hi_offset >= 0}
-
-
-read_statistics = msgspec.json.Decoder(Statistics).decode
-
-
 class BrokerWatch:
     """Hears both clients' error callbacks and the consumer's statistics."""
 
@@ -179,9 +133,12 @@ class BrokerWatch:
         if reachable != self._health.broker_reachable:
             self._health.broker_reachable = reachable
             if reachable:
-                log.info("A broker answers again.")
+                log.info("A broker answers again.", extra=fields(state="up"))
             else:
-                log.warning("No broker answers. Waiting for one; nothing is dropped.")
+                log.warning(
+                    "No broker answers. Waiting for one; nothing is dropped.",
+                    extra=fields(state="down"),
+                )
 
 
 def deal_with(error: KafkaError, what: str) -> None:

@@ -60,6 +60,8 @@ TRANSACTION_STATISTICS_MS = 500
 # sessions). A worker polls many times a second.
 MAX_POLL_INTERVAL_MS = 60_000
 
+_STATISTICS_MS = 5_000
+
 _DEFAULTS: Properties = {
     # The default backs off to 10 s, in which a session times out though the broker is back.
     "reconnect.backoff.max.ms": 1_000,
@@ -73,7 +75,7 @@ _CONSUMER_DEFAULTS: Properties = {
     "queued.max.messages.kbytes": 65_536,  # Also the bound on a turn's bytes.
     # How long the fetcher sleeps when the queue is full: with the default of 1 s 26,900 events/s.
     "fetch.queue.backoff.ms": 2,
-    "statistics.interval.ms": 5_000,
+    "statistics.interval.ms": _STATISTICS_MS,
 }
 _PRODUCER_DEFAULTS: Properties = {
     **_DEFAULTS,
@@ -87,6 +89,7 @@ _PRODUCER_DEFAULTS: Properties = {
     # More than any turn can hold, since a turn is bounded by the consumer's queue.
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 2_097_151,
+    "statistics.interval.ms": _STATISTICS_MS,
 }
 _CONSUMER_FIXED: Properties = {
     "enable.auto.commit": False,

@@ -1,6 +1,7 @@
 """Log lines: text on a terminal, one JSON object a line elsewhere. Always on stderr.
 
-One line per change of state, never one per event.
+One line per change of state, never one per event. What a metric has as a label, the line of the
+same change has as a field of the same name (`fields`): `hold`, `kind`, `outcome`, `provider`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,14 @@ _NUMBERS = re.compile(r"\d+")
 Format = Literal["auto", "text", "json"]
 
 
+def fields(**values: object) -> dict[str, dict[str, object]]:
+    """Return what a log call takes as `extra`, for its line to have these fields."""
+    return {"fields": values}
+
+
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, and any traceback."""
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, the call's own fields,
+    and any traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -30,6 +37,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

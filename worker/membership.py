@@ -14,6 +14,8 @@ from collections.abc import Collection
 
 from confluent_kafka import Consumer, KafkaException
 
+from worker.logs import fields
+
 log = logging.getLogger(__name__)
 
 POLL_S, LET_IN_LIMIT_S = 0.05, 3.0
@@ -56,6 +58,25 @@ class Membership:
             return False
         log.warning("The group does not know us, and the client does not notice. Joining anew.")
         return True
+
+    def say_change(self, kind: str, partitions: list[int], owned: Collection[int]) -> None:
+        """Say that partitions were `assigned`, `revoked` or `lost`, and which are `owned` now."""
+        level, what = logging.INFO, ""
+        if kind == "lost":
+            level = logging.WARNING
+            what = (
+                " Another worker may have them by now. Nothing of them is committed; what was "
+                "read and not committed is read again."
+            )
+        log.log(
+            level,
+            "%s partitions %s; having %s.%s",
+            kind.capitalize(),
+            partitions,
+            sorted(owned),
+            what,
+            extra=fields(kind=kind, partitions=partitions),
+        )
 
     def say_it_stays(self, owned: Collection[int]) -> None:
         """Say for how long a static member that ends keeps its partitions."""

@@ -1,198 +1,128 @@
-"""Every metric of the worker, declared once, each with one sentence.
+"""What the worker counts. Every metric is declared in `worker.declared`, with its sentence.
 
-Labels come from closed sets only. Whole batches are counted at once (`worker.batch_histogram`).
+Whole batches are counted at once (`worker.batch_histogram`), and what costs more than a few
+nanoseconds an event is counted of a sample (`worker.drift`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from enum import StrEnum
-from typing import get_args
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
-from schemas.dead_letter import Reason
-from schemas.score import Verdict
-from worker.batch_histogram import BatchHistogram
+from worker import declared_kafka as kafka
+from worker import declared_turns as turns
+from worker.declared_turns import Stage
+from worker.drift import Drift
+from worker.health import Health
+from worker.librdkafka_metrics import LibrdkafkaMetrics
+from worker.metric import Asked, Series
 from worker.model import Model
-from worker.turn import Tally
+from worker.model_metrics import ModelMetrics
+from worker.turn import Released, Tally
 
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-STAGE_SECONDS = (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
-BATCH_RECORDS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
-P_VALUES = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 10)))
+__all__ = ["Metrics", "Stage"]
 
-
-class Stage(StrEnum):
-    """The stages of a turn, in their order."""
-
-    READ = "read"
-    DECODE = "decode"
-    SCORE = "score"
-    ENCODE = "encode"
-    WRITE = "write"
-    SETTLE = "settle"
+DRIFT_WINDOW_S = 900.0
 
 
 class Metrics:
     """The worker's metrics, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, drift_window_s: float = DRIFT_WINDOW_S) -> None:
         # A second series for each counter, which nothing of ours reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._records = Counter(
-            "odradek_records",
-            "Records whose output the broker has acknowledged, by what became of them.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._dead_letters = Counter(
-            "odradek_dead_letters",
-            "Records that could not be scored, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        self._stages = BatchHistogram(
-            "odradek_turn_stage_seconds",
-            "Wall time of each stage of a turn; reading includes waiting for events.",
-            STAGE_SECONDS,
+        self._records = turns.RECORDS.counter(registry)
+        self._outcomes: dict[str, Counter] = {}  # To look a label up costs more than to count.
+        self._dead_letters = turns.DEAD_LETTERS.counter(registry)
+        self._ungrouped = turns.UNGROUPED.counter(registry)
+        self._truncated = turns.TRUNCATED.counter(registry)
+        self._gaps = turns.GAPS.counter(registry)
+        self._lost_records = turns.LOST_RECORDS.counter(registry)
+        self._stages = turns.STAGE_TIME.histogram(registry)
+        self._stage_cpu_s = dict.fromkeys(Stage, 0.0)
+        Asked(
             registry,
-            ("stage", tuple(Stage)),
+            (turns.STAGE_CPU,),
+            lambda: [Series(turns.STAGE_CPU, s, (n,)) for n, s in self._stage_cpu_s.items()],
         )
-        stages_cpu = Counter(
-            "odradek_turn_stage_cpu_seconds",
-            "CPU time of the worker's own thread in each stage of its turns.",
-            ["stage"],
-            registry=registry,
-        )
-        self._batch_records = BatchHistogram(
-            "odradek_batch_records", "Records in a turn.", BATCH_RECORDS, registry
-        )
-        self._latency = BatchHistogram(
-            "odradek_event_latency_seconds",
-            "From an event's own time to the acknowledgement of its score.",
-            SECONDS,
-            registry,
-        )
-        self._ahead = Counter(
-            "odradek_events_ahead_of_clock",
-            "Events whose own time lies after the acknowledgement of their score.",
-            registry=registry,
-        )
-        self._p_values = BatchHistogram(
-            "odradek_p_value",
-            "The p-values of scored events; uniform as long as events are as in calibration.",
-            P_VALUES,
-            registry,
-        )
-        self._truncated = Counter(
-            "odradek_outputs_truncated",
-            "Outputs written again in their smaller form because the topic refused their size.",
-            registry=registry,
-        )
-        self._commits = Counter(
-            "odradek_commits", "Offset commits, by outcome.", ["outcome"], registry=registry
-        )
-        self._rebalances = Counter(
-            "odradek_rebalances",
-            "Changes to this worker's partitions, by kind.",
-            ["kind"],
-            registry=registry,
-        )
-        self._model_loads = Counter(
-            "odradek_model_loads",
-            "Attempts to load the model file, by outcome.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._model_info = Gauge(
-            "odradek_model_info",
-            "1 for the model that scores, and the provider it runs on.",
-            ["name", "version", "digest", "provider"],
-            registry=registry,
-        )
-        self._model_loaded = Gauge(
-            "odradek_model_loaded_timestamp_seconds",
-            "When the current model was loaded, in epoch seconds.",
-            registry=registry,
-        )
-        self._target_flag_rate = Gauge(
-            "odradek_target_flag_rate",
-            "The share of normal events that the current model is calibrated to flag.",
-            registry=registry,
-        )
-        self._fallback = Gauge(
-            "odradek_provider_fallback",
-            "1 when a GPU is present and scoring runs on the CPU all the same.",
-            registry=registry,
-        )
-        self._held = Gauge(
-            "odradek_held",
-            "1 while the worker holds, alive but writing and committing nothing, by what holds it.",
-            ["hold"],
-            registry=registry,
-        )
-        self._gaps = Counter(
-            "odradek_gaps",
-            "Jumps over input records that were lost before they were read.",
-            registry=registry,
-        )
-        self._lost_records = Counter(
-            "odradek_lost_records",
-            "Input records lost before they were read, at least: retention, truncation, deletion.",
-            registry=registry,
-        )
-        self._last_turn = Gauge(
-            "odradek_last_turn_timestamp_seconds",
-            "When the last turn was acknowledged, in epoch seconds.",
-            registry=registry,
-        )
-        for verdict in (*get_args(Verdict), "dead_letter"):
-            self._records.labels(verdict)
-        for reason in Reason:
-            self._dead_letters.labels(reason)
-        self._stage_cpu = {stage: stages_cpu.labels(stage) for stage in Stage}
+        self._batch_records = turns.BATCH.histogram(registry)
+        acknowledged = turns.TURNS.counter(registry)
+        self._turns = {released: acknowledged.labels(released) for released in Released}
+        self._undone = turns.TURNS_UNDONE.counter(registry)
+        self._last_turn = turns.LAST_TURN.gauge(registry)
+        self._last_event = turns.LAST_EVENT.gauge(registry)
+        for last in (self._last_turn, self._last_event):
+            last.set_to_current_time()  # Nothing for an hour is told an hour after the start.
+        self._latency = turns.LATENCY.histogram(registry)
+        self._age_at_read = turns.AGE_AT_READ.histogram(registry)
+        self._in_worker = turns.IN_WORKER.histogram(registry)
+        self._record_wait = turns.RECORD_WAIT.histogram(registry)
+        self._ahead = turns.AHEAD.counter(registry)
+        self._records_ahead = turns.RECORDS_AHEAD.counter(registry)
+        kafka.BUILD_INFO.gauge(registry).labels(_version()).set(1)
+        self._held = kafka.HELD.gauge(registry)
+        self._commits = kafka.COMMITS.counter(registry)
+        self._rebalances = kafka.REBALANCES.counter(registry)
+        self._produce_errors = kafka.PRODUCE_ERRORS.counter(registry)
+        self.librdkafka = LibrdkafkaMetrics(registry)
+        self._model = ModelMetrics(registry)
+        self._drift = Drift(registry, drift_window_s)
 
-    @contextmanager
-    def stage(self, stage: Stage) -> Iterator[None]:
-        """Time a stage of the turn."""
-        started, cpu_before = time.perf_counter(), time.thread_time()
-        yield
-        self._stage_cpu[stage].inc(time.thread_time() - cpu_before)
-        self._stages.observe(time.perf_counter() - started, stage)
+    def stage(self, stage: Stage) -> _Timed:
+        """Return what times a stage of the turn, in a `with`."""
+        return _Timed(stage, self)
 
-    def acknowledged(self, tally: Tally, now: float) -> None:
-        """Count a turn whose outputs the broker has; `now` is epoch seconds."""
+    def took(self, stage: Stage, wall_s: float, cpu_s: float) -> None:
+        """Count a stage that has taken so long."""
+        self._stage_cpu_s[stage] += cpu_s
+        self._stages.observe(wall_s, stage)
+
+    def acknowledged(
+        self, tally: Tally, *, read_at: float, now: float, released: Released = Released.DRAINED
+    ) -> None:
+        """Count a turn whose outputs the broker has; `read_at` and `now` are epoch seconds."""
         for outcome, records in tally.outcomes.items():
-            self._records.labels(outcome).inc(records)
+            if outcome not in self._outcomes:
+                self._outcomes[outcome] = self._records.labels(outcome)
+            if records:
+                self._outcomes[outcome].inc(records)
         for reason, records in tally.reasons.items():
             self._dead_letters.labels(reason).inc(records)
-        latencies = now - np.asarray(tally.timestamps_ms, np.float64) / 1000
-        ahead = latencies < 0
-        self._latency.observe_all(latencies[~ahead])
-        self._ahead.inc(int(ahead.sum()))
-        self._p_values.observe_all(tally.p_values)
+        if tally.ungrouped:
+            self._ungrouped.inc(tally.ungrouped)
+        self._turns[released].inc()
         self._batch_records.observe(sum(tally.outcomes.values()))
+        self._model.judged(tally)
+        self._count_latencies(tally, read_at, now)
+        if tally.sample is not None:
+            self._drift.add(tally.sample, now)
         self._last_turn.set(now)
+
+    def undone(self) -> None:
+        """Count a turn that is read again."""
+        self._undone.inc()
 
     def rebalanced(self, kind: str) -> None:
         self._rebalances.labels(kind).inc()
 
     def committed(self, outcome: str) -> None:
         self._commits.labels(outcome).inc()
+
+    def not_taken(self, error_name: str) -> None:
+        """Count an output that was not taken, by Kafka's name of the error."""
+        self._produce_errors.labels(error_name).inc()
 
     def held(self, hold: str, *, held: bool) -> None:
         self._held.labels(hold).set(held)
@@ -206,41 +136,82 @@ class Metrics:
 
     def model_load(self, outcome: str, current: Model, now: float) -> None:
         """Count a load, and say which model is current after it; `now` is epoch seconds."""
-        self._model_loads.labels(outcome).inc()
-        if outcome != "accepted":
-            return
-        self.scores_with(current)
-        self._model_loaded.set(now)
-        self._target_flag_rate.set(current.contract.threshold.target_flag_rate)
+        self._model.load(outcome, current, now)
+        if outcome == "accepted":
+            self._drift.begin(current.contract)
 
     def scores_with(self, current: Model) -> None:
         """Say which model scores, and where: when it is loaded, and when its GPU fails."""
-        seen = current.reference
-        self._model_info.clear()
-        self._model_info.labels(seen.name, seen.version, seen.digest, current.provider).set(1)
-        self._fallback.set(current.fell_back)
+        self._model.scores_with(current)
 
-    def watch_lag(self, lags: Callable[[], Mapping[int, int]]) -> None:
-        """Report, at each scrape, how many records each of our partitions is behind."""
-        self.registry.register(_Lag(lags))
+    def watch_lag(
+        self, lags: Callable[[], Mapping[int, int]], assigned: Callable[[], int] | None = None
+    ) -> None:
+        """Report, at each scrape, how many records each of our partitions is behind, and how many
+        partitions that are, known lag or not."""
+
+        def ask() -> Iterator[Series]:
+            behind = lags()
+            for partition, lag in behind.items():
+                yield Series(kafka.LAG, lag, (str(partition),))
+            yield Series(kafka.ASSIGNED, len(behind) if assigned is None else assigned())
+
+        Asked(self.registry, (kafka.LAG, kafka.ASSIGNED), ask)
+
+    def watch_health(self, health: Health, monotonic: Callable[[], float]) -> None:
+        """Report, at each scrape, what the probes would be answered."""
+
+        def ask() -> Iterator[Series]:
+            now = monotonic()
+            yield Series(kafka.READY, health.why_not_ready(now) is None)
+            yield Series(kafka.ALIVE, health.why_not_alive(now) is None)
+            yield Series(turns.LAST_BEAT, time.time() - (now - health.last_beat))
+
+        Asked(self.registry, (kafka.READY, kafka.ALIVE, turns.LAST_BEAT), ask)
+
+    def _count_latencies(self, tally: Tally, read_at: float, now: float) -> None:
+        """Count latencies; those that a wrong clock makes negative are counted apart."""
+        # As integers first: half as long as to floating point at once.
+        times_ms = np.fromiter(tally.timestamps_ms, np.int64, len(tally.timestamps_ms))
+        ages = read_at - times_ms / 1000
+        if (least := float(ages.min(initial=np.inf))) < 0:
+            in_time = ages[ages >= 0]
+            self._ahead.inc(len(ages) - len(in_time))
+            ages, least = in_time, float(in_time.min(initial=np.inf))
+        if len(ages):
+            self._age_at_read.observe_all(ages)
+            self._latency.observe_all(ages + (now - read_at))
+            self._in_worker.observe_times(now - read_at, len(ages))
+            self._last_event.set(read_at - least)
+        if tally.sample is not None:
+            waits = read_at - np.asarray(tally.sample.record_times_ms, np.float64) / 1000
+            in_past = waits[waits >= 0]
+            self._record_wait.observe_all(in_past)
+            self._records_ahead.inc(len(waits) - len(in_past))
 
 
-class _Lag(Collector):
-    def __init__(self, lags: Callable[[], Mapping[int, int]]) -> None:
-        self._lags = lags
+class _Timed:
+    """Times a stage, once: one may be entered again within itself. A generator takes longer."""
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        return [self._family()]
+    __slots__ = ("_cpu_before", "_metrics", "_stage", "_started")
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = self._family()
-        for partition, lag in self._lags().items():
-            family.add_metric([str(partition)], lag)
-        yield family
+    def __init__(self, stage: Stage, metrics: Metrics) -> None:
+        self._stage = stage
+        self._metrics = metrics
+        self._started = self._cpu_before = 0.0
 
-    def _family(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily(
-            "odradek_lag_records",
-            "Records between this worker's place in a partition and its end.",
-            labels=["partition"],
-        )
+    def __enter__(self) -> None:
+        self._started, self._cpu_before = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        if failure is None:
+            cpu_s = time.thread_time() - self._cpu_before
+            self._metrics.took(self._stage, time.perf_counter() - self._started, cpu_s)
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("odradek")
+    except PackageNotFoundError:
+        return "unknown"

@@ -38,6 +38,7 @@ from schemas.score import ModelRef
 from worker.buckets import BoundSession
 from worker.decode import Decoder
 from worker.groups import GroupReader
+from worker.logs import fields
 from worker.session import (
     CpuSession,
     CudaFailed,
@@ -143,6 +144,7 @@ class Model:
             "nothing is lost; this process stays there, with later models too, until it is "
             "restarted. Look at nvidia-smi and the kernel's log.",
             why,
+            extra=fields(provider=self.provider, digest=self.digest),
         )
         self._on_fallback(self)
 
@@ -202,7 +204,9 @@ def _serving(
             raise
         why, present = f"on the GPU {refusal}", True
     if present:
-        log.warning("Scoring on the CPU although a GPU is present: %s.", why)
+        log.warning(
+            "Scoring on the CPU although a GPU is present: %s.", why, extra=fields(provider="cpu")
+        )
     return _Serving(cpu.run, "cpu", None, fell_back=present)
 
 

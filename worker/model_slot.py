@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from schemas.contract import Contract, ModelRefused
 from schemas.errors import OutsideError, SettingsError
+from worker.logs import fields
 from worker.model import Model
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ Signature = tuple[int, int, int]
 class ModelSlot:
     """Holds the current model of one file.
 
-    `on_load` is told the outcome of every attempt: `accepted` or `refused`.
+    `on_load` is told the outcome of every attempt, `accepted`, `refused`, or `unchanged` where the
+    file is the current model's, and which model is current after it.
     """
 
     def __init__(
@@ -69,16 +71,19 @@ class ModelSlot:
                 refusal,
                 _describe(self.current),
                 exc_info=None if expected else refusal,
+                extra=fields(outcome="refused"),
             )
             self._on_load("refused", self.current)
             return
         if model.digest == self.current.digest:
-            return  # Touched, or copied over itself.
+            self._on_load("unchanged", self.current)  # Touched, copied over itself, or put back.
+            return
         log.info(
             "Now scoring with %s on %s, before with %s.",
             _describe(model),
             model.provider,
             _describe(self.current),
+            extra=_fields(model),
         )
         self.current = model
         self._on_load("accepted", model)
@@ -102,6 +107,7 @@ class ModelSlot:
             _describe(model),
             model.provider,
             "by" if model.decoder.scans else "without",
+            extra=_fields(model),
         )
         self._on_load("accepted", model)
         return model
@@ -149,6 +155,17 @@ def _group_place(contract: Contract) -> str:
     named = place if isinstance(place, str) else ".".join(place)
     return {"feature": f"the feature {named!r}", "event": f"the event at {named}"}.get(
         source, "the record's key"
+    )
+
+
+def _fields(model: Model) -> dict[str, dict[str, object]]:
+    seen = model.reference
+    return fields(
+        outcome="accepted",
+        name=seen.name,
+        version=seen.version,
+        digest=seen.digest,
+        provider=model.provider,
     )
 
 

@@ -1,7 +1,8 @@
 """What both sinks do with an output: hand it to librdkafka, and make it smaller if it must be.
 
-An output that is refused for its size is tried in a smaller form (no top features and no
-headers passed on, or a stub), then in the smallest (without its key; a stub without value).
+An output that is refused for its size is tried in a smaller form (no top features, or a stub; of
+the headers passed on only a short trace context), then in the smallest (without that and its key;
+a stub without value).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from schemas.dead_letter import STUB_BYTES, DeadLetter, Headers
 from schemas.score import truncate_score
 from worker.kafka_records import KafkaRecord
 from worker.service import SLICE_S
+from worker.trace_context import short_trace_headers
 from worker.turn import Outgoing
 
 TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
@@ -60,19 +62,22 @@ class Shrink(Protocol):
 
 
 def shrink_score(output: Output, form: Form) -> Output:
-    """A score record: without what it explains and passes on; then without its key."""
+    """A score record: without what it explains and passes on; then without key and trace."""
     if form is Form.SMALLER:
-        return output._replace(value=truncate_score(output.value or b""), headers=[])
-    return output._replace(key=None)
+        value = truncate_score(output.value or b"")
+        return output._replace(value=value, headers=short_trace_headers(output.headers))
+    return output._replace(key=None, headers=[])
 
 
 def shrink_dead_letter(output: Output, form: Form) -> Output:
-    """A dead letter: a stub; then a stub without value and key."""
+    """A dead letter: a stub; then a stub without value, key and trace."""
     if form is Form.SMALLER:
         value = output.value or b""
         letter = DeadLetter.from_headers(output.headers).as_stub(value)
-        return output._replace(value=value[:STUB_BYTES], headers=letter.to_headers())
-    return output._replace(value=b"", key=None)
+        headers = short_trace_headers(output.headers) + letter.to_headers()
+        return output._replace(value=value[:STUB_BYTES], headers=headers)
+    headers = DeadLetter.from_headers(output.headers).to_headers()
+    return output._replace(value=b"", key=None, headers=headers)
 
 
 OnRefused = Callable[[Refused], None]

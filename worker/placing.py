@@ -16,6 +16,7 @@ from schemas.errors import OutsideError
 from worker.assignments import Assignments
 from worker.committer import Committer
 from worker.hold import Hold, Holds
+from worker.logs import fields
 from worker.metrics import Metrics
 from worker.positions import Positions, Topic
 from worker.starts import Start
@@ -150,7 +151,9 @@ class Placing:
                 "move the group's offsets"
             )
         many = f"at least {start.lost_records}" if start.lost_records else "nobody knows how many"
-        log.error("%s: %s. Going on at %d.", what, many, start.offset)
+        log.error(
+            "%s: %s. Going on at %d.", what, many, start.offset, extra=fields(partition=partition)
+        )
         self._metrics.gap(start.lost_records)
 
     def _topic_is_gone(self) -> None:

@@ -42,6 +42,7 @@ from schemas.score import (
 )
 from worker.category_names import name_categories
 from worker.model import Model, Scored
+from worker.sample import sample_of
 from worker.turn import Batch, Outgoing, Outputs, Records, Tally
 
 _VERDICTS = np.array(["normal", "anomalous", "unscorable"], object)
@@ -59,6 +60,9 @@ def to_results(
         reasons=Counter(reject.reason for reject in batch.rejects),
         p_values=p_values[np.isfinite(p_values)] if judged.unscorable else p_values,
         timestamps_ms=batch.timestamps_ms,
+        ungrouped=(judged.groups or []).count(None),
+        flagged_by=_leading(scored.contributions, judged.flagged, model.contract.feature_names),
+        sample=sample_of(records, batch, p_values),
     )
     return Outputs(
         _score_records(records, batch, scored, judged, model, top_features_max),
@@ -208,6 +212,16 @@ def _top_features(
         ]
         for *columns_of_row, total in rows
     ]
+
+
+def _leading(parts: Floats, flagged: list[int], names: Sequence[str]) -> Counter[str]:
+    """Count the events at `flagged` by the feature with the largest part in their score.
+
+    Of equal ones it is the first, as in the event's record; `parts` is float32 [n, d].
+    """
+    if not flagged:
+        return Counter()
+    return Counter(names[feature] for feature in parts[flagged].argmax(axis=1).tolist())
 
 
 def _finite(number: float) -> float | None:

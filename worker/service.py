@@ -108,6 +108,7 @@ class _InFlight:
 
     turn: Turn
     tally: Tally
+    read_at: float  # Epoch seconds.
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ class Worker:
         if turn is None:
             self._settle()
             return
+        read_at = self._clocks.epoch()
         outputs = self._process(turn.records, model)
         if not self._settle():
             return  # This turn is read again, or we stop: it was never written.
@@ -198,7 +200,7 @@ class Worker:
             return
         with self._metrics.stage(Stage.WRITE):
             self._delivery.write(outputs)
-        self._in_flight = _InFlight(turn, outputs.tally)
+        self._in_flight = _InFlight(turn, outputs.tally, read_at)
 
     def _settle(self, deadline: float | None = None) -> bool:
         """Wait until the turn in flight is settled; return whether one may go on from it.
@@ -217,10 +219,7 @@ class Worker:
                 settled = self._delivery.settle(waiting.turn, SLICE_S)
                 if settled is not Settled.WAITING:
                     self._in_flight = None
-                    if settled is Settled.DONE:
-                        self._metrics.acknowledged(waiting.tally, self._clocks.epoch())
-                        if self._breaker is not None:
-                            self._breaker.count(waiting.tally)
+                    self._count(waiting, settled)
                     return settled is Settled.DONE
                 now = self._clocks.monotonic()
                 self._health.beat(now)
@@ -229,6 +228,19 @@ class Worker:
                 if deadline is None and now - started > POLL_WHILE_SETTLING_AFTER_S:
                     self._source.keep_alive(0)
         return True
+
+    def _count(self, waiting: _InFlight, settled: Settled) -> None:
+        if settled is Settled.UNDONE:
+            self._metrics.undone()
+            return
+        self._metrics.acknowledged(
+            waiting.tally,
+            read_at=waiting.read_at,
+            now=self._clocks.epoch(),
+            released=waiting.turn.released,
+        )
+        if self._breaker is not None:
+            self._breaker.count(waiting.tally)
 
     def _settle_before_revoke(self, limit_s: float) -> None:
         # What is held would only make the others wait.

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     stuck_after_s: Seconds = Field(
         120.0, description="/healthz fails when no turn or poll ended for so long."
     )
+    drift_window_s: Seconds = Field(
+        900.0, description="How far back drift is measured, on a topic that is not quiet."
+    )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, JSON elsewhere."
     )
@@ -181,6 +184,10 @@ class WorkerSettings(Settings):
     )
     breaker_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9, description="The share of bad records, of the latest 100 to 1,000, that opens it."
+    )
+
+    tracing: Literal["off", "on"] = Field(
+        "off", description="Send an OpenTelemetry span of each turn; OTEL_* variables say how."
     )
 
     @field_validator("from_time")

@@ -34,6 +34,7 @@ from worker.outputs import (
     shrink_score,
 )
 from worker.service import SLICE_S
+from worker.statistics import read_statistics
 from worker.turn import Outputs
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ class KafkaSink:
         self._metrics = metrics
         self._holds = holds
         self._properties: Properties = {**properties, "error_cb": watch.on_error}
-        self._producer = make_client(Producer, self._properties)
+        statistics = {"stats_cb": self._on_statistics}
+        self._producer = make_client(Producer, {**self._properties, **statistics})
         self._alone: Producer | None = None
         self._refused: list[_Again] = []
         self._held_back: list[_Again] = []  # Refused for what no other form can mend.
@@ -129,7 +131,14 @@ class KafkaSink:
             producer.flush(SLICE_S)
 
     def _on_refused(self, form: Form, *, alone: bool) -> OnRefused:
-        return lambda refused: self._refused.append(_Again(refused, form, alone))
+        def on_refused(refused: Refused) -> None:
+            self._metrics.not_taken(refused.error.name())
+            self._refused.append(_Again(refused, form, alone))
+
+        return on_refused
+
+    def _on_statistics(self, text: str) -> None:
+        self._metrics.librdkafka.hear("producer", read_statistics(text))
 
     def _try_again(self, again: _Again) -> None:
         (output, error), form, alone = again
@@ -153,6 +162,7 @@ class KafkaSink:
         producer = self._producer
         if alone:
             if self._alone is None:
-                self._alone = make_client(Producer, {**self._properties, "batch.num.messages": 1})
+                own = {"batch.num.messages": 1, "statistics.interval.ms": 0}
+                self._alone = make_client(Producer, {**self._properties, **own})
             producer = self._alone
         hand_over_one(producer, output, self._on_refused(form, alone=alone))

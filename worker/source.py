@@ -15,7 +15,6 @@ The rules of ownership:
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -35,9 +34,8 @@ from worker.membership import Membership
 from worker.metrics import Metrics
 from worker.placing import Placing
 from worker.positions import Positions
-from worker.turn import Turn, TurnLimits
-
-log = logging.getLogger(__name__)
+from worker.topics import make_admin
+from worker.turn import Released, Turn, TurnLimits
 
 # The share of max.poll.interval.ms that settling may take before partitions are given up.
 SETTLE_SHARE = 0.2
@@ -65,9 +63,7 @@ class KafkaSource:
     ) -> None:
         self._topic, self._group = topic, properties["group.id"]
         self._limits = limits
-        self._positions = positions
-        self._watch = watch
-        self._metrics = metrics
+        self._positions, self._watch, self._metrics = positions, watch, metrics
         self._on_joined = on_joined
         self._membership = Membership(
             properties.get("group.instance.id"),
@@ -77,7 +73,8 @@ class KafkaSource:
         self._settle_limit_s = SETTLE_SHARE * int(properties["max.poll.interval.ms"]) / 1000
         self._settle: Callable[[float], None] = lambda _: None
         self._ours = Assignments()
-        self.lags = Lags(topic, self._ours.positions, watch)
+        admin = partial(make_admin, properties, watch)
+        self.lags = Lags(topic, self._ours.positions, watch, metrics.librdkafka, admin)
         self._held: list[KafkaRecord] = []  # Read, and to be returned by the next read.
         self._paused = self._closing = False
         self._committer = Committer(topic, metrics, positions.note, self._membership)
@@ -134,7 +131,7 @@ class KafkaSource:
             self._committer.ask(self._consumer)
             self._placing.say_what_we_wait_for()
             return None
-        return self._turn(records)
+        return self._turn(records, self._limits.released(len(records), waited=company_s > 0))
 
     def still_owned(self, turn: Turn) -> Turn:
         return turn.restricted_to(self._ours.numbers)
@@ -203,11 +200,11 @@ class KafkaSource:
         self._consumer = self._placing.consumer = make_client(Consumer, self._properties)
         self.start(self._settle)
 
-    def _turn(self, read: list[KafkaRecord]) -> Turn:
+    def _turn(self, read: list[KafkaRecord], released: Released) -> Turn:
         records = columns_of(self._topic, read)
         # The last offset of each partition, plus one: gaps from compaction are not loss.
         ends = dict(zip(records.partitions, (o + 1 for o in records.offsets), strict=True))
-        return Turn(records, ends, self._ours.read(ends))
+        return Turn(records, ends, self._ours.read(ends), released)
 
     def _records_of(self, messages: list[Message]) -> list[KafkaRecord]:
         return records_of(messages, self._deal_with)
@@ -264,7 +261,7 @@ class KafkaSource:
         consumer.incremental_assign([])
         self._ours.assign(_list(partitions))
         self._positions.ask(_list(partitions))
-        log.info("Assigned partitions %s; having %s.", _list(partitions), sorted(self._ours.owned))
+        self._membership.say_change("assigned", _list(partitions), self._ours.owned)
         self._on_joined()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -274,17 +271,13 @@ class KafkaSource:
         # In a callback the commits must have ended before the partitions go.
         self._committer.confirm(consumer, _list(partitions), REVOKE_COMMIT_LIMIT_S)
         self._give_up(consumer, partitions)
-        log.info("Revoked partitions %s; having %s.", _list(partitions), sorted(self._ours.owned))
+        self._membership.say_change("revoked", _list(partitions), self._ours.owned)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalanced("lost")
         self._membership.joins()
         self._give_up(consumer, partitions)
-        log.warning(
-            "Lost partitions %s: another worker may have them by now. Nothing of them is "
-            "committed; what was read and not committed is read again.",
-            _list(partitions),
-        )
+        self._membership.say_change("lost", _list(partitions), self._ours.owned)
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = _list(partitions)

@@ -20,9 +20,9 @@ from worker.kafka_client import (
     Properties,
     make_client,
     outside_error,
-    read_statistics,
 )
 from worker.service import SLICE_S
+from worker.statistics import Statistics, read_statistics
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class TransactionalClient:
         watch: BrokerWatch,
         start_timeout_s: float,
         may_connect: Callable[[], bool],
+        hear: Callable[[Statistics], None] = lambda _: None,
     ) -> None:
         """Connect, and end what a predecessor of the same id left open; where `may_connect` does
         not allow it yet, once it does. A static id's holder would be fenced by one whom the
@@ -69,6 +70,7 @@ class TransactionalClient:
         self._waiting_since: float | None = None
         self._start_timeout_s = start_timeout_s
         self._may_connect = may_connect
+        self._hear = hear
         self._id = ""
         self.producer = self._new_producer()
         if may_connect():
@@ -188,7 +190,9 @@ class TransactionalClient:
         )
 
     def _on_statistics(self, text: str) -> None:
-        if not read_statistics(text).knows_a_broker:
+        statistics = read_statistics(text)
+        self._hear(statistics)
+        if not statistics.knows_a_broker:
             self.breaks(FORGETFUL)
 
     def _on_error(self, error: KafkaError) -> None:

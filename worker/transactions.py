@@ -22,6 +22,7 @@ from worker.committer import GroupOffsets
 from worker.delivery import MustAbort
 from worker.hold import Hold, Holds
 from worker.kafka_client import BrokerWatch, Properties, outside_error
+from worker.logs import fields
 from worker.metrics import Metrics
 from worker.outputs import TOO_LARGE, Refused
 from worker.service import SLICE_S
@@ -73,7 +74,10 @@ class TransactionalSink:
         self._open = False  # Whether a transaction is.
         self._sending: Call | None = None
         self._aborts_in_a_row = 0
-        self._client = TransactionalClient(properties, new_id, watch, start_timeout_s, may_connect)
+        hear = partial(metrics.librdkafka.hear, "producer")
+        self._client = TransactionalClient(
+            properties, new_id, watch, start_timeout_s, may_connect, hear
+        )
 
     def write(self, outputs: Outputs) -> None:
         client = self._client
@@ -90,7 +94,7 @@ class TransactionalSink:
         self._limits.begin()
         topics = (self._topics.output, self._topics.dead_letter)
         for topic, outgoing in zip(topics, (outputs.scores, outputs.dead_letters), strict=True):
-            self._limits.hand_over(client.producer, topic, outgoing, self._refused.append)
+            self._limits.hand_over(client.producer, topic, outgoing, self._on_refused)
 
     def commit(self, offsets: object, wait_s: float) -> bool:
         if self._client.broken is not None:
@@ -201,12 +205,20 @@ class TransactionalSink:
         elif error.retriable() and self._client.may_wait():
             return False
         self._metrics.committed("failed")
-        log.warning("A transaction is aborted, and its turn done again: %s.", error.str())
+        log.warning(
+            "A transaction is aborted, and its turn done again: %s.",
+            error.str(),
+            extra=fields(outcome="failed", code=error.name()),
+        )
         # What is wrong may last: not too soon, and less and less often.
         self._aborts_in_a_row += 1
         pause_s = min(RETRY_S, 0.1 * 2**self._aborts_in_a_row)
         self._retry_at = time.monotonic() + pause_s
         raise MustAbort(is_unknown=error.code() == KafkaError.UNKNOWN_MEMBER_ID)
+
+    def _on_refused(self, refused: Refused) -> None:
+        self._metrics.not_taken(refused.error.name())
+        self._refused.append(refused)
 
     def _raise_if_refused(self) -> None:
         """Have the transaction aborted if an output was refused, and see to the next try."""

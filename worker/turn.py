@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -49,11 +50,25 @@ class Records:
         )
 
 
+class Released(StrEnum):
+    """Why a turn's batch was let go of as it was. Closed: the metric's label is this."""
+
+    FULL = "full"  # It had as many records as a turn may have.
+    WAITED = "waited"  # It had waited for as long as its first record may.
+    DRAINED = "drained"  # Nothing more was there to be read.
+
+
 class TurnLimits(NamedTuple):
     """How many records a turn has at most, and how long its first one waits for others."""
 
     records: int
     wait_s: float = 0.0
+
+    def released(self, records: int, *, waited: bool) -> Released:
+        """Return why a batch of so many records was let go of."""
+        if records >= self.records:
+            return Released.FULL
+        return Released.WAITED if waited else Released.DRAINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,7 @@ class Turn:
     records: Records
     offsets: dict[int, int]
     assignments: dict[int, int]
+    released: Released = Released.DRAINED
 
     def restricted_to(self, assignments: Mapping[int, int]) -> Turn:
         """Return what is left of the turn when only `assignments` are ours; itself, if all is."""
@@ -80,6 +96,7 @@ class Turn:
             self.records.rows(kept),
             {p: offset for p, offset in self.offsets.items() if p not in stale},
             {p: number for p, number in self.assignments.items() if p not in stale},
+            self.released,
         )
 
 
@@ -157,17 +174,35 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """Some of a turn's events, to be looked at for drift: see `worker.sample`.
+
+    `features` is float32 [s, d]; `p_values` float64 [s], NaN where there is none;
+    `record_times_ms` are the timestamps in Kafka of some of the turn's records.
+    """
+
+    features: Floats
+    p_values: npt.NDArray[np.float64]
+    record_times_ms: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What a turn's outputs come to, for the metrics: counted when they are acknowledged.
 
     `outcomes` counts records by verdict, dead letters beside them; `p_values` are those of the
-    scored events; `timestamps_ms` the events' own times.
+    scored events; `timestamps_ms` the events' own times; `ungrouped` counts events that the pooled
+    calibration judged for want of a group's own; `flagged_by` counts flagged events by the name of
+    the feature with the largest part in their score.
     """
 
     outcomes: dict[str, int]
     reasons: dict[Reason, int]
     p_values: npt.NDArray[np.float64]
     timestamps_ms: list[int]
+    ungrouped: int = 0
+    flagged_by: Mapping[str, int] = field(default_factory=dict)
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from schemas.errors import SettingsError
 from worker.delivery import AtLeastOnce, ExactlyOnce
 from worker.health import Health
 from worker.hold import Holds
@@ -19,13 +20,16 @@ from worker.model_slot import ModelSlot
 from worker.positions import Positions
 from worker.service import Delivery
 from worker.session import CudaOptions, Gpu
-from worker.settings import Settings
+from worker.settings import Settings, WorkerSettings
 from worker.sink import KafkaSink, Topics
 from worker.source import KafkaSource
 from worker.topics import make_admin, topic_limits, wait_for_topics, with_batch_bytes
 from worker.transactional_client import transactional_id
 from worker.transactions import TransactionalSink
 from worker.turn import TurnLimits
+
+if TYPE_CHECKING:
+    from worker.tracing import Tracing
 
 IDLE_WAIT_S = 0.2
 
@@ -47,8 +51,9 @@ class Connected(NamedTuple):
 
 def watched(settings: Settings) -> Watched:
     """Serve /metrics, /healthz and /readyz."""
-    metrics = Metrics()
+    metrics = Metrics(settings.drift_window_s)
     health = Health(settings.stuck_after_s, last_beat=time.monotonic())
+    metrics.watch_health(health, time.monotonic)
     http = serve_http(
         settings.http_host, settings.http_port, metrics.registry, health, time.monotonic
     )
@@ -109,7 +114,7 @@ def kafka_source(settings: Settings, broker: Connected, seen: Watched, holds: Ho
         jump_gaps=settings.on_gap == "jump",
         in_transactions=settings.delivery == "exactly-once",
     )
-    seen.metrics.watch_lag(source.lags)
+    seen.metrics.watch_lag(source.lags, source.lags.partitions)
     return source
 
 
@@ -138,3 +143,26 @@ def delivery(
         lambda: static_id is None or seen.health.joined,
     )
     return ExactlyOnce(source, sink)
+
+
+def tracing(
+    settings: WorkerSettings, kafka: ClientProperties, seen: Watched, slot: ModelSlot
+) -> Tracing | None:
+    """Return what makes spans of turns, where ODRADEK_TRACING asks for it.
+
+    Raises:
+        SettingsError: what it needs is not installed, or cannot be set up.
+    """
+    if settings.tracing == "off":
+        return None
+    try:
+        from worker import span_export
+        from worker.tracing import Places
+    except ModuleNotFoundError as missing:
+        raise SettingsError(
+            f"ODRADEK_TRACING is on, and OpenTelemetry's SDK is not installed (no module "
+            f"{missing.name}); not starting. It comes with an extra: pip install 'odradek[tracing]'"
+        ) from None
+    client_id = kafka.consumer.get("client.id", "rdkafka")  # librdkafka's own default.
+    places = Places(settings.reads, *settings.writes, settings.group_id, client_id)
+    return span_export.tracing(places, lambda: slot.current, seen.http_port)

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from worker.health import REBALANCE_S, Health
-from worker.kafka_client import BrokerWatch, read_statistics
+from worker.kafka_client import BrokerWatch
+from worker.statistics import read_statistics
 
 
 def a_health(**changes: bool) -> Health:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from schemas.errors import OutsideError
+from tests.components import within
 from worker.health import Health
 from worker.http import serve_http
+from worker.metric import Asked
 from worker.metrics import Metrics
 
 
@@ -71,6 +75,42 @@ def test_a_draining_worker_is_alive_and_not_ready(served):
     assert served.get("/healthz")[0] == 200
     status, text, _ = served.get("/readyz")
     assert (status, text) == (503, "draining: it was told to stop\n")
+
+
+def test_a_stuck_worker_has_its_stacks_logged_once(served, caplog):
+    served.now = 2000.0
+    for _ in range(3):
+        assert served.get("/healthz")[0] == 503
+    (line,) = caplog.messages
+    assert line.startswith("Stuck: no turn or poll ended for 1000 s")
+    assert "thread MainThread:" in line
+    assert "test_a_stuck_worker_has_its_stacks_logged_once" in line
+    served.health.beat(2000.0)
+    assert served.get("/healthz")[0] == 200
+    served.now = 3000.0
+    assert served.get("/healthz")[0] == 503
+    assert len(caplog.messages) == 2
+
+
+def test_one_that_leaves_in_the_middle_of_an_answer_is_no_news(served, caplog, capsys):
+    caplog.set_level("INFO")
+    with socket.create_connection(("127.0.0.1", served.server.server_port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(b"GET /metrics HTTP/1.1\r\n")  # Reset before the request has ended.
+    assert served.get("/healthz")[0] == 200
+    assert not caplog.messages
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_fault_of_our_own_in_a_scrape_is_logged(served, caplog):
+    def fails():
+        raise RuntimeError("what is this")
+        yield
+
+    Asked(served.metrics.registry, (), fails)
+    with pytest.raises(http.client.RemoteDisconnected):
+        served.get("/metrics")
+    assert within(lambda: "An answer failed." in caplog.messages)
 
 
 def test_another_path_says_what_is_here(served):

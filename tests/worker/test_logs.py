@@ -45,6 +45,13 @@ def test_a_traceback_stays_within_its_line():
     assert "ValueError: invalid literal" in json.loads(line)["traceback"]
 
 
+def test_a_call_has_fields_of_its_own_beside_the_others():
+    line = record("Holding: %s", "full", exc_info=None)
+    line.__dict__.update(logs.fields(hold="output", held=1))
+    held = json.loads(JsonLines().format(line))
+    assert (held["hold"], held["held"], held["message"]) == ("output", 1, "Holding: full")
+
+
 @pytest.mark.usefixtures("root_logger")
 def test_outside_a_terminal_auto_means_json(capsys):
     logs.configure("auto", "info")

@@ -36,7 +36,7 @@ def model_path(tmp_path):
 def test_help_tells_the_commands():
     done = worker("--help")
     assert done.returncode == 0
-    for command in ("run", "redrive", "check", "score"):
+    for command in ("run", "redrive", "check", "score", "health"):
         assert f"odradek-worker {command}" in done.stdout
 
 
@@ -51,11 +51,11 @@ def test_an_unknown_command_is_the_users_mistake():
     assert done.returncode == 2
     assert done.stderr == (
         "error: 'rnu' is not a command; did you mean 'run'?; wanted one of run, redrive, check, "
-        "score\n"
+        "score, health, top\n"
     )
 
 
-@pytest.mark.parametrize("command", ["run", "redrive", "check", "score"])
+@pytest.mark.parametrize("command", ["run", "redrive", "check", "score", "health"])
 def test_each_command_has_help(command):
     done = worker(command, "--help")
     assert done.returncode == 0

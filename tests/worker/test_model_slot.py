@@ -100,7 +100,7 @@ def test_a_file_that_was_only_touched_is_the_same_model(place):
     os.utime(place.path, (1, 1))
     assert place.look() == "1"
     assert place.slot.current is first
-    assert place.loads == [("accepted", "1")]
+    assert place.loads == [("accepted", "1"), ("unchanged", "1")]
 
 
 def test_a_file_that_goes_away_leaves_the_model_in_place(place):
@@ -158,3 +158,12 @@ def test_without_a_good_first_file_nothing_starts(sealed, why, tmp_path):
     assert why in str(refused.value)
     assert str(path) in str(refused.value)
     assert "Not starting" in str(refused.value)
+
+
+def test_a_refused_file_that_is_put_back_is_the_current_model_once_more(place):
+    good = place.path.read_bytes()
+    place.put(b"rubbish")
+    assert place.look() == "1"
+    place.put(good)
+    assert place.look() == "1"
+    assert place.loads == [("accepted", "1"), ("refused", "1"), ("unchanged", "1")]

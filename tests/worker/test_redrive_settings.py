@@ -10,7 +10,7 @@ from worker.redrive_settings import RedriveSettings, read_redrive_settings
 from worker.settings import WorkerSettings, read_settings
 from worker.starts import StartRules
 
-OF_RUN_ALONE = {"start", "from_time", "from_offset", "breaker", "breaker_ratio"}
+OF_RUN_ALONE = {"start", "from_time", "from_offset", "breaker", "breaker_ratio", "tracing"}
 
 
 @pytest.fixture
