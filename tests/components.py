@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,6 +32,17 @@ def or_skip(component: Callable[[], AbstractContextManager[Started]]) -> Iterato
         yield started
     finally:
         context.__exit__(None, None, None)
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of a program of a Debian package; without it: as `or_skip`."""
+    path = shutil.which(name)
+    told = f"it comes with Debian's package {package}, which `make test-deps` installs"
+    if path is None and os.environ.get("CI"):
+        pytest.fail(f"no {name}, and CI is set; {told}")
+    if path is None:
+        pytest.skip(f"no {name} here; {told}")
+    return path
 
 
 def within(condition: Callable[[], object], wait_s: float = WAIT_S) -> bool:

@@ -1,0 +1,1 @@
+"""The alert rules, once, as code: for Prometheus and for Grafana."""

@@ -1,0 +1,150 @@
+"""Every alert rule, judged by promtool: it fires where it must, and on near misses it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.alerts.__main__ import main as write_rules
+from deploy.alerts.__main__ import shipped
+from deploy.alerts.parameters import Parameters
+from deploy.alerts.rules import rule_file, rules, told_of
+from deploy.grafana.boards import BOARDS
+from tests.components import program
+from tests.deploy import alert_cases, detection_cases
+from tests.deploy.alert_cases import Case
+from worker.declared import DECLARED
+
+ROOT = Path(__file__).parents[2]
+CASES = (*alert_cases.CASES, *detection_cases.CASES)
+RULES = {rule.name: rule for rule in rules(Parameters())}
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    path = program("promtool", "prometheus")
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+
+
+def judge(folder: Path, rule_text: str, cases: tuple[Case, ...]) -> str:
+    """Return what promtool has against these rules; nothing if all is as the cases say."""
+    (folder / "alerts.yml").write_text(rule_text)
+    tests = [as_test(case) for case in cases]
+    judged = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": tests}
+    (folder / "cases.yml").write_text(json.dumps(judged))  # JSON is YAML too.
+    answer = promtool("test", "rules", str(folder / "cases.yml"))
+    return "" if answer.returncode == 0 else answer.stdout + answer.stderr
+
+
+def as_test(case: Case) -> dict[str, Any]:
+    rule, parameters = RULES[case.alert], Parameters()
+    expected = []
+    if case.labels is not None:
+        told = {**told_of(rule, parameters), "summary": case.summary}
+        labels = {"severity": rule.severity, "job": parameters.job, **case.labels}
+        expected = [{"exp_labels": labels, "exp_annotations": told}]
+    return {
+        "name": f"{case.alert}: {case.why}",
+        "interval": "1m",
+        "input_series": [
+            {"series": of_the_job(name, parameters.job), "values": values}
+            for name, values in case.series.items()
+        ],
+        "alert_rule_test": [
+            {
+                "eval_time": f"{case.minutes}m",
+                "alertname": case.alert,
+                "exp_alerts": expected,
+            }
+        ],
+    }
+
+
+def cases_of(name: str) -> tuple[Case, ...]:
+    return tuple(case for case in CASES if case.alert == name)
+
+
+def of_the_job(series: str, job: str) -> str:
+    return series if "job=" in series else series.replace("{", f'{{job="{job}", ', 1)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_alert_fires_where_it_must_and_not_on_a_near_miss(name: str, tmp_path: Path):
+    assert judge(tmp_path, rule_file(Parameters(), [RULES[name]]), cases_of(name)) == ""
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_there_is_a_case_in_which_it_fires_and_one_in_which_it_does_not(name: str):
+    assert {case.fires for case in cases_of(name)} == {True, False}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_cases_of_an_alert_find_a_rule_that_always_or_never_fires(name: str, tmp_path: Path):
+    """A check of the checks: a bound that is out of reach, and one that everything passes."""
+    for bound in (1e12, -1e12):
+        changed = dataclasses.replace(RULES[name], bound=bound)
+        assert judge(tmp_path, rule_file(Parameters(), [changed]), cases_of(name)), bound
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda path: path.name)
+def test_what_is_shipped_is_what_the_rules_make(path: Path):
+    assert path.read_text() == shipped()[path], "run `python -m deploy.alerts`"
+
+
+def test_promtool_has_nothing_against_the_rules():
+    answer = promtool("check", "rules", str(ROOT / "deploy/prometheus/alerts.yml"))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_each_rule_has_its_chapter_in_the_runbook_and_each_chapter_its_rule():
+    runbook = (ROOT / "docs/runbook.md").read_text()
+    chapters = re.split(r"^## (Odradek\w+)$", runbook, flags=re.MULTILINE)[1:]
+    texts = dict(zip(chapters[::2], chapters[1::2], strict=True))
+    assert list(texts) == list(RULES)
+    for name, text in texts.items():
+        for part in ("**It means**", "**Look**", "**Do**"):
+            assert part in text, f"{name} has no {part}"
+
+
+def test_every_rule_waits_and_says_what_whom_and_where():
+    for rule in RULES.values():
+        assert rule.for_s >= 15, f"{rule.name} fires at once"
+        assert rule.severity in {"page", "ticket"}
+        assert told_of(rule, Parameters())["runbook_url"].endswith(f"#{rule.name.lower()}")
+
+
+def test_a_parameter_that_does_not_exist_is_refused_by_name():
+    with pytest.raises(ValueError, match="lag_recods_min: not a parameter"):
+        Parameters().with_changes({"lag_recods_min": "3"})
+    assert Parameters().with_changes({"workers_expected": "3"}).workers_expected == 3
+
+
+def test_what_the_runbook_sends_one_to_is_there():
+    runbook = (ROOT / "docs/runbook.md").read_text()
+    panels = {panel.title for board in BOARDS for panel in board.panels}
+    named = set(re.findall(r'"([A-Z][^"`]*)"', runbook)) - {"NAME"}  # A label in a query.
+    assert named
+    assert named <= panels
+    metrics = {metric.scraped_name for metric in DECLARED}
+    assert set(re.findall(r"odradek_[a-z_]+", runbook)) <= metrics
+    parameters = {field.name for field in dataclasses.fields(Parameters)} | metrics
+    assert set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", runbook)) <= parameters
+
+
+def test_rules_with_other_parameters_are_written_for_prometheus_and_for_grafana(
+    tmp_path, monkeypatch
+):
+    rules, grafana = tmp_path / "new" / "alerts.yml", tmp_path / "new" / "grafana.yml"
+    arguments = ["--set", "workers_expected=7", "--out", str(rules), "--grafana", str(grafana)]
+    monkeypatch.setattr(sys, "argv", ["deploy.alerts", *arguments])
+
+    assert write_rules() == 0
+
+    for path in (rules, grafana):
+        assert '7 - (sum(up{job="odradek-worker"}) or vector(0))' in path.read_text()
