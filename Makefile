@@ -11,11 +11,13 @@ UV_VERSION := 0.13.9
 # Compiled while installing, where there is a C compiler; without it the worker reads more slowly.
 SCANNER := worker/_scanner.c worker/_event.h worker/_number.h
 
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit broker bench soak format clean
+.PHONY: help demo test test-deps lint unit broker bench soak stack stack-down stack-test format clean
 
 help: ## Say what can be made.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/demo.installed ## Train, seal, stream and flag on an embedded Kafka; about two minutes.
 	@$(BIN)/python -m demo $(if $(KILL),--kill)
@@ -27,8 +29,17 @@ lint: $(VENV)/dev.installed ## ruff and mypy --strict.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: $(VENV)/dev.installed ## The tests alone.
+unit: $(VENV)/dev.installed $(if $(CI),test-deps) ## The tests alone.
 	$(BIN)/python -m pytest $(TESTS)
+
+# Without them the tests of alerts and dashboards skip; in CI they fail.
+test-deps: ## Install Prometheus and Alertmanager from Debian's packages, for the tests of alerts.
+	@command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "No apt-get here; install Prometheus and Alertmanager by your own means." >&2; exit 1; }; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  $(AS_ROOT) apt-get install -qy --no-install-recommends prometheus prometheus-alertmanager || { \
+	    $(AS_ROOT) apt-get update -q && \
+	    $(AS_ROOT) apt-get install -qy --no-install-recommends prometheus prometheus-alertmanager; }; }
 
 broker: $(VENV)/demo.installed ## Run the embedded Kafka in the foreground, on port 9092.
 	@$(BIN)/python -m demo.broker --port 9092 --topics events scores dead-letters
@@ -39,6 +50,29 @@ bench: $(VENV)/dev.installed ## Every contender side by side: rates, CPU and lat
 soak: $(VENV)/dev.installed ## Faults at random: MINUTES=10 SEED=1 DELIVERY=at-least-once; STOPS=50; STALL=60.
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1) \
 	  --delivery $(or $(DELIVERY),at-least-once) --stops $(or $(STOPS),0) --stall-s $(or $(STALL),0)
+
+# The stack of docker-compose.yml. An alert rule compares the workers that are there with WORKERS.
+WORKERS ?= 2
+EXPECTED := $(shell expr $(WORKERS) + $(if $(GPU),1,0))
+SECURITY := $(if $(SECURE),secure,plain)
+PROFILES := $(if $(SECURE),--profile secure) $(if $(GPU),--profile gpu)
+COMPOSE := STACK_SECURITY=$(SECURITY) ALERT_RULES=./build/alerts.yml GRAFANA_RULES=./build/grafana-rules.yml docker compose $(PROFILES)
+
+stack: build/alerts.yml ## Kafka, trainer, workers, player, Prometheus, Grafana: WORKERS=2; SECURE=yes; GPU=yes.
+	$(COMPOSE) up --build --detach --scale worker=$(WORKERS)
+	@$(COMPOSE) kill --signal HUP prometheus # It may have run before, with the rules of another number.
+	@echo "Grafana http://127.0.0.1:$(or $(GRAFANA_PORT),3000)  Prometheus http://127.0.0.1:$(or $(PROMETHEUS_PORT),9090)  alerts: docker compose logs -f pager"
+
+stack-down: ## Take the stack down; the volumes stay (model, topics, metrics) unless ALL=yes.
+	STACK_SECURITY=$(SECURITY) docker compose --profile secure --profile gpu down $(if $(ALL),--volumes)
+
+stack-test: $(VENV)/dev.installed ## The stack for real: up, scored, a worker killed, alert, recovery, down; SECURE=yes.
+	@$(BIN)/python -m tests.deploy.stack_run $(if $(SECURE),--secure)
+
+.PHONY: build/alerts.yml
+build/alerts.yml: $(VENV)/stack.installed
+	@mkdir -p $(@D)
+	@$(BIN)/python -m deploy.alerts --set workers_expected=$(EXPECTED) --out $@ --grafana $(@D)/grafana-rules.yml
 
 format: $(VENV)/dev.installed ## Format the code.
 	$(BIN)/ruff check --fix
@@ -60,8 +94,9 @@ $(BIN)/uv:
 
 $(VENV)/demo.installed: EXTRAS := trainer,worker,broker
 $(VENV)/dev.installed: EXTRAS := trainer,worker,broker,dev
+$(VENV)/stack.installed: EXTRAS := stack
 $(VENV)/%.installed: $(BIN)/uv pyproject.toml constraints.txt $(SCANNER)
-	@$(if $(TORCH_BACKEND),,echo "Installing into $(VENV). The first time this downloads about 3.3 GB, 3.6 for the tests (torch brings CUDA; \
+	@$(if $(TORCH_BACKEND)$(filter stack,$(EXTRAS)),,echo "Installing into $(VENV). The first time this downloads about 3.3 GB, 3.6 for the tests (torch brings CUDA; \
 	TORCH_BACKEND=cpu takes a build without it) and takes 6 to 7 GB of disk.";)
 	@$(BIN)/uv pip install --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND),-c constraints.txt) -e '.[$(EXTRAS)]'
 	@touch $@

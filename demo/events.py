@@ -36,7 +36,7 @@ _OBJECTS = (
 FEATURES = tuple(f"{thing}_{what}" for thing in _OBJECTS for what in ("pt", "eta", "phi"))
 
 # What goes wrong on real topics; every one must come out as a dead letter with its own reason.
-_RUBBISH: tuple[bytes | None, ...] = (
+RUBBISH_VALUES: tuple[bytes | None, ...] = (
     b"GET / HTTP/1.1",
     b"\xff\xfe\x00 not text",
     b'["an", "array"]',
@@ -51,7 +51,7 @@ _RUBBISH: tuple[bytes | None, ...] = (
     b'{"event_id": "r", "features": {"met_pt": 1',
     None,
 )
-RUBBISH = 3 * len(_RUBBISH)  # Every kind a few times over.
+RUBBISH = 3 * len(RUBBISH_VALUES)  # Every kind a few times over.
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def plan(shipped: Shipped, events: int, rubbish: int, seed: int) -> Iterator[Pla
         name = f"{kind}-{row:05d}"
         event_id = f"{name}-{number:06d}"
         if kind == "rubbish":
-            yield Planned(name, event_id, None, _RUBBISH[row % len(_RUBBISH)])
+            yield Planned(name, event_id, None, RUBBISH_VALUES[row % len(RUBBISH_VALUES)])
         else:
             yield Planned(name, event_id, shipped.stream[kind][row].tolist())
 
