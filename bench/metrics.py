@@ -77,7 +77,7 @@ def measure(serving: Model, rows: int, seconds: float) -> dict[str, float]:
         # The bare turn takes its sample too: one more is what this one costs.
         batch = serving.decoder.decode(records)
         tally = to_results(records, batch, serving.score(batch.features), serving, 5).tally
-        timed(replace(tally, sample=sample_of(records, batch, tally.p_values)))
+        timed(replace(tally, sample=sample_of(records, batch, tally.p_values, serving.digest)))
 
     ways: tuple[Callable[[], object], ...] = (bare, counted, sampled)
     # So many turns fill a sample once: measured together, none has more of it than another.

@@ -118,6 +118,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The stored values, ascending, shape [m]."""
         return np.frombuffer(self.values, "<f4")
 
+    @property
+    def weighted(self) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """The stored values, and how many calibration scores each stands for, both [m]."""
+        return self.scores, -np.diff(self._at_least)
+
     @cached_property
     def _at_least(self) -> npt.NDArray[np.int64]:
         """How many calibration scores lie at or above each stored value; 0 beyond the last."""

@@ -178,6 +178,14 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return tuple(feature.name for feature in self.features)
 
     @property
+    def calibrations(self) -> list[Calibration]:
+        """Every calibration by which events are judged."""
+        if self.groups is msgspec.UNSET:
+            return [self.calibration]
+        own = [member.calibration for member in self.groups.members]
+        return own if own and self.groups.pooled != "others" else [*own, self.calibration]
+
+    @property
     def codes(self) -> tuple[Codes | None, ...]:
         """The codes of each feature that is a category, in order; None for a number."""
         return tuple(

@@ -156,7 +156,7 @@ SCORE_DRIFT = Metric(
     "gauge",
     "odradek_score_drift_psi",
     "Population stability index of the p-values over the drift window, in ten equal bins, against "
-    "a uniform distribution; not there where the window has fewer than 200 events.",
+    "those of the calibration; not there where the window has fewer than 200 events.",
     "1",
 )
 DRIFT_EVENTS = Metric(

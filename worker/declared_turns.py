@@ -73,7 +73,8 @@ LOST_RECORDS = Metric(
 STAGE_TIME = Metric(
     "histogram",
     "odradek_turn_stage_seconds",
-    "Wall time of each stage of a turn; reading includes waiting for events.",
+    "Wall time of each stage of a turn; reading includes waiting for events, and what a "
+    "rebalance within it has to settle, which is in both.",
     "seconds",
     (_STAGE,),
     STAGE_SECONDS,
@@ -111,7 +112,7 @@ LAST_TURN = Metric(
 LAST_EVENT = Metric(
     "gauge",
     "odradek_last_event_timestamp_seconds",
-    "The latest own time of the last turn's events, those ahead of the clock left out; before "
+    "The latest own time of the last turn's events, or their reading if that was earlier; before "
     "the first, when the worker started.",
     "epoch seconds",
 )

@@ -39,8 +39,6 @@ LABEL_CHARS_MAX = 80
 
 log = logging.getLogger(__name__)
 
-_UNIFORM = np.full(P_VALUE_BINS, 1_000_000, np.int64)
-
 
 @dataclass(frozen=True)
 class _Block:
@@ -59,11 +57,22 @@ class _Block:
             self.p_values + other.p_values,
         )
 
+    def thinned_to(self, events: int) -> _Block:
+        """Return a block of so many events at most, spread over the bins as these are."""
+        if events >= self.events:
+            return self
+        share = events / self.events
+        features, p_values = (
+            np.rint(counts * share).astype(np.int64) for counts in (self.features, self.p_values)
+        )
+        return _Block(self.start, events, features, p_values)
+
 
 class _Watched:
     """One model's features, as they are labelled, and what is counted of them so far."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, model_digest: str) -> None:
+        self.model_digest = model_digest
         self.names = names = contract.feature_names
         self.reference: Reference | None = (
             None if contract.drift_reference is UNSET else contract.drift_reference
@@ -75,6 +84,7 @@ class _Watched:
         self.has_others = len(names) > len(self.labels)
         self.edges = None if self.reference is None else self.reference.edges_by_feature
         self.counts = None if self.reference is None else self.reference.counts_by_feature
+        self.p_values = _calibration_p_values(contract)
 
 
 class Drift:
@@ -103,9 +113,9 @@ class Drift:
         )
         Asked(registry, metrics, self._ask)
 
-    def begin(self, contract: Contract) -> None:
-        """Measure against this contract from here on."""
-        watched = _Watched(contract)
+    def begin(self, contract: Contract, model_digest: str) -> None:
+        """Measure against the contract of this model from here on."""
+        watched = _Watched(contract, model_digest)
         if self._watched is None or watched.labels != self._watched.labels:
             self._missing = np.zeros(len(watched.labels) + 1, np.int64)
         self._waiting, self._waiting_rows = [], 0
@@ -113,8 +123,10 @@ class Drift:
         self._window, self._watched, self._other_drifts = None, watched, False
 
     def add(self, sample: Sample, now: float) -> None:
-        """Take a sample into account; `now` is epoch seconds."""
+        """Take a sample into account; `now` is epoch seconds. One of another model is left out."""
         if self._watched is None or not len(sample.features):
+            return
+        if sample.model_digest != self._watched.model_digest:
             return
         if not self._waiting:
             self._waiting_since = now
@@ -146,9 +158,13 @@ class Drift:
             blocks.append(more)
         events = sum(block.events for block in blocks)
         while len(blocks) > 1 and now - blocks[1].start >= self._window_s:
-            if events - blocks[0].events < WINDOW_EVENTS_MIN:
+            rest = events - blocks[0].events
+            if rest < WINDOW_EVENTS_MIN:
+                # What a busy time left must not outweigh a quiet one for hours.
+                blocks[0] = blocks[0].thinned_to(WINDOW_EVENTS_MIN - rest)
                 break
-            events -= blocks.popleft().events
+            blocks.popleft()
+            events = rest
         window = blocks[0]
         for block in [*blocks][1:]:
             window += block
@@ -195,7 +211,8 @@ class Drift:
         yield Series(declared.DRIFT_START, window.start)
         if window.events < SHOWN_EVENTS_MIN:
             return
-        yield Series(declared.SCORE_DRIFT, float(stability_index(window.p_values, _UNIFORM)))
+        psi = stability_index(window.p_values, watched.p_values)
+        yield Series(declared.SCORE_DRIFT, float(psi))
         if watched.counts is not None and len(window.features) == len(watched.counts):
             indices = stability_index(window.features, watched.counts)
             labelled = indices[: len(watched.labels)].tolist()
@@ -234,8 +251,24 @@ def _reference_missing(watched: _Watched) -> Iterator[Series]:
     yield from _labelled(declared.REFERENCE_MISSING, watched, [*shares[:n], sum(shares[n:])])
 
 
+def _calibration_p_values(contract: Contract) -> Counts:
+    """Count the calibration events' own p-values by bin, as [10].
+
+    They are uniform, but where scores are tied: a bin may then be empty without any drift.
+    """
+    found = np.zeros(P_VALUE_BINS, np.float64)
+    for calibration in contract.calibrations:
+        scores, counts = calibration.weighted
+        places = _bins(calibration.p_values(scores))
+        found += np.bincount(places, counts, minlength=P_VALUE_BINS)
+    return found.astype(np.int64)
+
+
+def _bins(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    return (np.ceil(p_values * P_VALUE_BINS).astype(np.int64) - 1).clip(0, P_VALUE_BINS - 1)
+
+
 def _binned(p_values: npt.NDArray[np.float64]) -> Counts:
     """Count p-values in (0, 0.1], (0.1, 0.2] and so on, NaN left out, as [10]."""
     known = p_values[~np.isnan(p_values)]
-    places = np.ceil(known * P_VALUE_BINS).astype(np.int64) - 1
-    return np.bincount(places.clip(0, P_VALUE_BINS - 1), minlength=P_VALUE_BINS)
+    return np.bincount(_bins(known), minlength=P_VALUE_BINS)

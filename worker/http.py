@@ -6,7 +6,9 @@ that restarts it takes the evidence away.
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import sys
 import threading
 import traceback
@@ -34,6 +36,10 @@ class _Server(ThreadingHTTPServer):
         log.log(logging.DEBUG if gone else logging.ERROR, "An answer failed.", exc_info=True)
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 def serve_http(
     host: str, port: int, registry: CollectorRegistry, health: Health, now: Callable[[], float]
 ) -> ThreadingHTTPServer:
@@ -43,11 +49,15 @@ def serve_http(
         OutsideError: the port cannot be had.
     """
     try:
-        server = _Server((host, port), _handler(registry, health, now))
+        kind = _Server6 if ":" in host else _Server
+        server = kind((host, port), _handler(registry, health, now))
     except OSError as error:
+        advice = "ODRADEK_HTTP_HOST to an address of this machine"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            advice = "ODRADEK_HTTP_PORT to a free one, or to 0 for any"
         raise OutsideError(
             f"port {port} on {host} cannot be had for metrics and health ({error.strerror}); "
-            "not starting. Set ODRADEK_HTTP_PORT to a free one, or to 0 for any"
+            f"not starting. Set {advice}"
         ) from None
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     return server

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from schemas.errors import SettingsError
 from worker.kafka_client import BrokerWatch
 from worker.librdkafka_metrics import LibrdkafkaMetrics
 from worker.ranges import Ranges
@@ -44,6 +45,7 @@ class Lags:
         self._make_admin = make_admin
         self._ends: Mapping[int, int] = {}  # Partition -> its end, as far as known.
         self._told: tuple[Mapping[int, int], Mapping[int, int]] = {}, {}
+        self._silent = False  # The leaders could not be asked, and it is said.
         self._asked: Ranges | None = None  # Answers by itself, within its request's timeout.
 
     def on_statistics(self, text: str) -> None:
@@ -56,8 +58,22 @@ class Lags:
         self._ends = self._as_answered() if nothing_moved else told[0]
         self._asked = None
         if nothing_moved and self._watch.a_broker_answers and self._positions:
-            partitions = [*self._positions]
+            self._ask([*self._positions])
+
+    def _ask(self, partitions: list[int]) -> None:
+        """Ask the leaders; a worker does not end for want of its lag."""
+        try:
             self._asked = Ranges(self._make_admin(), self._topic, partitions, from_time_ms=None)
+            self._silent = False
+        except (SettingsError, KafkaException, RuntimeError) as error:  # Of a thread not had, too.
+            if not self._silent:
+                self._silent = True
+                log.warning(
+                    "Where %s ends cannot be asked: %s. The lag stands still until something "
+                    "moves or it can be asked again; said once.",
+                    self._topic,
+                    error,
+                )
 
     def partitions(self) -> int:
         """Return how many partitions are being read. Any thread may ask."""

@@ -92,7 +92,10 @@ class Metrics:
     def acknowledged(
         self, tally: Tally, *, read_at: float, now: float, released: Released = Released.DRAINED
     ) -> None:
-        """Count a turn whose outputs the broker has; `read_at` and `now` are epoch seconds."""
+        """Count a turn whose outputs the broker has.
+
+        `read_at` and `now` are epoch seconds, `now` later by what a monotonic clock measured.
+        """
         for outcome, records in tally.outcomes.items():
             if outcome not in self._outcomes:
                 self._outcomes[outcome] = self._records.labels(outcome)
@@ -138,7 +141,7 @@ class Metrics:
         """Count a load, and say which model is current after it; `now` is epoch seconds."""
         self._model.load(outcome, current, now)
         if outcome == "accepted":
-            self._drift.begin(current.contract)
+            self._drift.begin(current.contract, current.digest)
 
     def scores_with(self, current: Model) -> None:
         """Say which model scores, and where: when it is loaded, and when its GPU fails."""
@@ -174,15 +177,15 @@ class Metrics:
         # As integers first: half as long as to floating point at once.
         times_ms = np.fromiter(tally.timestamps_ms, np.int64, len(tally.timestamps_ms))
         ages = read_at - times_ms / 1000
-        if (least := float(ages.min(initial=np.inf))) < 0:
-            in_time = ages[ages >= 0]
-            self._ahead.inc(len(ages) - len(in_time))
-            ages, least = in_time, float(in_time.min(initial=np.inf))
         if len(ages):
+            self._in_worker.observe_times(now - read_at, len(ages))
+            least = float(ages.min())
+            self._last_event.set(read_at - max(0.0, least))
+            if least < 0:
+                self._ahead.inc(int(np.count_nonzero(ages < 0)))
+                ages = ages[ages >= 0]
             self._age_at_read.observe_all(ages)
             self._latency.observe_all(ages + (now - read_at))
-            self._in_worker.observe_times(now - read_at, len(ages))
-            self._last_event.set(read_at - least)
         if tally.sample is not None:
             waits = read_at - np.asarray(tally.sample.record_times_ms, np.float64) / 1000
             in_past = waits[waits >= 0]

@@ -117,18 +117,14 @@ class ModelMetrics:
 def expected_rate(contract: Contract) -> ExpectedRate:
     """Return what a contract's calibration makes of normal events.
 
-    k of n calibration events at or above the threshold make the rate Beta(k, n + 1 - k); a tail's
+    k - 1 of n calibration events above the threshold make the rate Beta(k, n + 1 - k); a tail's
     standard deviation is that of a normal distribution with its nine tenths. Groups count by their
     calibration events, as if events came from them in the same proportions.
     """
     target = contract.threshold.target_flag_rate
-    if contract.groups is UNSET:
-        return _rate(contract.calibration, target)
-    calibrations = [member.calibration for member in contract.groups.members]
-    if contract.groups.pooled == "others":
-        calibrations.append(contract.calibration)
-    if not calibrations:
-        return _rate(contract.calibration, target)
+    calibrations = contract.calibrations
+    if len(calibrations) == 1:
+        return _rate(calibrations[0], target)
     rates = np.array([_rate(calibration, target) for calibration in calibrations])
     weights = np.array([calibration.n for calibration in calibrations], np.float64)
     weights /= weights.sum()
@@ -139,8 +135,10 @@ def _rate(calibration: Calibration, target: float) -> ExpectedRate:
     if calibration.tail is not UNSET and target < calibration.smallest_rate:
         rate = flag_rate(calibration, target)
         return ExpectedRate(rate.mean, (rate.high - rate.low) / _SIGMAS_OF_90_PERCENT)
-    n = calibration.n
-    mean = calibration.flagged_max(target) / (n + 1)
+    # A score just above the threshold has the p-value k / (n + 1), with ties left out of k.
+    with np.errstate(over="ignore"):  # The largest float32 has infinity after it.
+        above = np.nextafter(np.float32(calibration.threshold(target)), np.float32(np.inf))
+    mean, n = float(calibration.p_values(above[None])[0]), calibration.n
     return ExpectedRate(mean, math.sqrt(mean * (1 - mean) / (n + 2)))
 
 

@@ -61,8 +61,8 @@ def to_results(
         p_values=p_values[np.isfinite(p_values)] if judged.unscorable else p_values,
         timestamps_ms=batch.timestamps_ms,
         ungrouped=(judged.groups or []).count(None),
-        flagged_by=_leading(scored.contributions, judged.flagged, model.contract.feature_names),
-        sample=sample_of(records, batch, p_values),
+        flagged_by=_leading(scored.contributions, judged.flagged, model.contract),
+        sample=sample_of(records, batch, p_values, model.digest),
     )
     return Outputs(
         _score_records(records, batch, scored, judged, model, top_features_max),
@@ -214,13 +214,14 @@ def _top_features(
     ]
 
 
-def _leading(parts: Floats, flagged: list[int], names: Sequence[str]) -> Counter[str]:
+def _leading(parts: Floats, flagged: list[int], contract: Contract) -> Counter[str]:
     """Count the events at `flagged` by the feature with the largest part in their score.
 
     Of equal ones it is the first, as in the event's record; `parts` is float32 [n, d].
     """
     if not flagged:
         return Counter()
+    names = contract.feature_names  # Made anew each time: not for a turn without flags.
     return Counter(names[feature] for feature in parts[flagged].argmax(axis=1).tolist())
 
 

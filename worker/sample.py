@@ -15,7 +15,9 @@ from worker.turn import Batch, Records, Sample
 STRIDE = 31
 
 
-def sample_of(records: Records, batch: Batch, p_values: npt.NDArray[np.float64]) -> Sample | None:
+def sample_of(
+    records: Records, batch: Batch, p_values: npt.NDArray[np.float64], model_digest: str
+) -> Sample | None:
     """Return the sample of a turn that has records; `p_values` [n] are its events'.
 
     It holds copies, so that it does not keep the whole batch in memory.
@@ -24,7 +26,7 @@ def sample_of(records: Records, batch: Batch, p_values: npt.NDArray[np.float64])
         return None
     rows = slice(_first(records.offsets[0], len(p_values)), None, STRIDE)
     times = records.timestamps_ms[_first(records.offsets[0], len(records)) :: STRIDE]
-    return Sample(batch.features[rows].copy(), p_values[rows].copy(), times)
+    return Sample(batch.features[rows].copy(), p_values[rows].copy(), times, model_digest)
 
 
 def _first(offset: int, length: int) -> int:

@@ -109,6 +109,7 @@ class _InFlight:
     turn: Turn
     tally: Tally
     read_at: float  # Epoch seconds.
+    read_at_monotonic: float
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class Worker:
         if turn is None:
             self._settle()
             return
-        read_at = self._clocks.epoch()
+        read_at, read_at_monotonic = self._clocks.epoch(), self._clocks.monotonic()
         outputs = self._process(turn.records, model)
         if not self._settle():
             return  # This turn is read again, or we stop: it was never written.
@@ -200,7 +201,7 @@ class Worker:
             return
         with self._metrics.stage(Stage.WRITE):
             self._delivery.write(outputs)
-        self._in_flight = _InFlight(turn, outputs.tally, read_at)
+        self._in_flight = _InFlight(turn, outputs.tally, read_at, read_at_monotonic)
 
     def _settle(self, deadline: float | None = None) -> bool:
         """Wait until the turn in flight is settled; return whether one may go on from it.
@@ -236,7 +237,8 @@ class Worker:
         self._metrics.acknowledged(
             waiting.tally,
             read_at=waiting.read_at,
-            now=self._clocks.epoch(),
+            # Not the epoch's clock: it may be set back in between.
+            now=waiting.read_at + (self._clocks.monotonic() - waiting.read_at_monotonic),
             released=waiting.turn.released,
         )
         if self._breaker is not None:

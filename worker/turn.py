@@ -178,12 +178,14 @@ class Sample:
     """Some of a turn's events, to be looked at for drift: see `worker.sample`.
 
     `features` is float32 [s, d]; `p_values` float64 [s], NaN where there is none;
-    `record_times_ms` are the timestamps in Kafka of some of the turn's records.
+    `record_times_ms` are the timestamps in Kafka of some of the turn's records; `model_digest` says
+    whose features and p-values these are: a turn may be settled when its model is none any more.
     """
 
     features: Floats
     p_values: npt.NDArray[np.float64]
     record_times_ms: list[int]
+    model_digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ MODEL_AGE = Panel(
 )
 
 
+_LABELLED = 'feature!="(others)"'  # The rest is pooled, and so no share of one feature.
+_MISSING = per_second("odradek_sampled_missing_values_total", "feature", more=_LABELLED)
 _P_VALUES = 'sum by (le) (increase(odradek_p_value_bucket{job="$job"}[$__rate_interval]))'
 DETECTION = Board(
     "odradek-detection",
@@ -104,8 +106,7 @@ DETECTION = Board(
             "percentunit",
             (
                 Query(
-                    f"topk(10, {per_second('odradek_sampled_missing_values_total', 'feature')}"
-                    f" / scalar({per_second('odradek_sampled_events_total')}))",
+                    f"topk(10, {_MISSING} / scalar({per_second('odradek_sampled_events_total')}))",
                     "{{feature}}",
                 ),
             ),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from schemas.errors import SettingsError
 from tests.broker.rigs import KafkaRig, read_turns, unique
 from tests.components import within
+from worker.health import Health
+from worker.kafka_client import BrokerWatch
+from worker.lags import Lags
+from worker.metrics import Metrics
 
 
 @pytest.fixture
@@ -42,3 +49,19 @@ def test_the_lag_grows_while_a_worker_holds_and_goes_when_it_reads_on(rig: Kafka
     read_turns(source, 4)
     assert within(lambda: source.read(0.01) or (lag(0), lag(1)) == (0, 0))
     source.close(5.0)
+
+
+def test_a_worker_does_not_end_for_want_of_its_lag(caplog):
+    def no_admin() -> AdminClient:
+        raise SettingsError("ssl.ca.location failed")
+
+    metrics = Metrics()
+    watch = BrokerWatch(Health(60.0, last_beat=0.0))
+    lags = Lags("events", {0: 5}, watch, metrics.librdkafka, no_admin)
+    brokers = {"b": {"state": "UP", "source": "learned"}}
+    topics = {"events": {"partitions": {"0": {"hi_offset": 9}}}}
+    for _ in range(4):
+        lags.on_statistics(json.dumps({"brokers": brokers, "topics": topics}))
+    assert lags() == {0: 4}
+    (said,) = [one.message for one in caplog.records if "cannot be asked" in one.message]
+    assert "ssl.ca.location failed. The lag stands still until something moves" in said

@@ -10,12 +10,14 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from schemas.calibration import Calibration
 from schemas.reference import Reference
 from tests.builders import Recipe, a_contract, a_graph, a_model, an_event, records
 from worker.declared_model import FEATURES_LABELLED_MAX, OTHERS
 from worker.drift import (
     BLOCKS,
     ROWS_AT_ONCE,
+    SHIFT,
     SHOWN_EVENTS_MIN,
     WINDOW_EVENTS_MIN,
     Drift,
@@ -48,7 +50,7 @@ class Bench:
             columns = tuple(range(min(width, 1000)))[::-1]
             changes["drift_reference"] = a_reference(width, columns)
         self.contract = a_contract(recipe, a_graph(recipe), **changes)
-        self.drift.begin(self.contract)
+        self.drift.begin(self.contract, "d")
         self.width = width
         self.rng = np.random.default_rng(4)
         self.now = 1000.0
@@ -60,7 +62,7 @@ class Bench:
             features[:, 0] += shift
             features[self.rng.random(features.shape, np.float32) < missing] = np.nan
             p_values = self.rng.uniform(0, p, ROWS_AT_ONCE)
-            self.drift.add(Sample(features, p_values, []), self.now)
+            self.drift.add(Sample(features, p_values, [], "d"), self.now)
             self.now += 1.0
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -105,7 +107,7 @@ def test_on_a_quiet_topic_it_reaches_back_for_enough_events():
     bench = Bench()
     for _ in range(3 * WINDOW_EVENTS_MIN):
         features = bench.rng.normal(size=(1, 3)).astype(np.float32)
-        bench.drift.add(Sample(features, np.array([0.5]), []), bench.now)
+        bench.drift.add(Sample(features, np.array([0.5]), [], "d"), bench.now)
         bench.now += 60.0
     events = bench.value("drift_window_events")
     assert WINDOW_EVENTS_MIN <= events <= WINDOW_EVENTS_MIN + 200
@@ -116,7 +118,8 @@ def test_few_events_show_no_index():
     bench = Bench()
     few = bench.rng.normal(size=(SHOWN_EVENTS_MIN - 1, 3)).astype(np.float32)
     for at in (0.0, 10.0):  # The second of them has the first counted.
-        bench.drift.add(Sample(few[: int(at) or len(few) - 10], np.full(len(few), 0.5), []), at)
+        some = few[: int(at) or len(few) - 10]
+        bench.drift.add(Sample(some, np.full(len(few), 0.5), [], "d"), at)
     assert bench.value("drift_window_events") == SHOWN_EVENTS_MIN - 1
     assert bench.value("feature_drift_psi", feature="x0") is None
     assert bench.value("score_drift_psi") is None
@@ -130,10 +133,44 @@ def test_a_model_without_a_reference_has_drift_of_its_scores_alone():
     assert bench.value("sampled_missing_values_total", feature="x0") > 0
 
 
+def test_a_sample_of_the_model_before_is_left_out():
+    """Its turn is settled after the reload, and may have other features."""
+    bench = Bench()
+    bench.stream(1)
+    bench.drift.add(Sample(np.zeros((3, 5), np.float32), np.full(3, 0.5), [], "before"), bench.now)
+    bench.stream(2)
+    assert bench.value("sampled_events_total") == 3 * ROWS_AT_ONCE
+
+
+def test_after_a_busy_time_a_quiet_one_shows_within_a_thousand_events():
+    bench = Bench()
+    bench.stream(200)
+    bench.now += 10 * WINDOW_S
+    for _ in range(WINDOW_EVENTS_MIN + 400):
+        bench.drift.add(
+            Sample(np.full((1, 3), 9.0, np.float32), np.array([0.5]), [], "d"), bench.now
+        )
+        bench.now += 10.0
+    assert bench.value("drift_window_events") < 2 * WINDOW_EVENTS_MIN
+    assert bench.value("feature_drift_psi", feature="x0") > SHIFT
+
+
+def test_scores_that_are_tied_in_calibration_are_no_drift():
+    scores = np.repeat(np.float32([1.0, 2.0, 3.0]), [600, 300, 100])
+    bench = Bench()
+    contract = replace(bench.contract, calibration=Calibration.of(scores))
+    bench.drift.begin(contract, "d")
+    fresh = contract.calibration.p_values(bench.rng.permutation(scores))
+    features = bench.rng.standard_normal((len(fresh), 3), np.float32)
+    for _ in range(2):
+        bench.drift.add(Sample(features, fresh, [], "d"), bench.now)
+    assert bench.value("score_drift_psi") < 0.1
+
+
 def test_a_new_model_begins_a_new_window():
     bench = Bench()
     bench.stream(4, shift=3.0)
-    bench.drift.begin(bench.contract)
+    bench.drift.begin(bench.contract, "d")
     assert bench.value("drift_window_events") == 0
     assert bench.value("feature_drift_psi", feature="x0") is None
     assert bench.value("sampled_events_total") == 4 * ROWS_AT_ONCE
@@ -179,7 +216,7 @@ def test_a_feature_of_odd_characters_is_scraped_as_it_is():
     contract = a_contract(recipe, a_graph(recipe), features=Bench().contract.features[:1])
     contract = replace(contract, features=(replace(contract.features[0], name=odd),))
     registry = CollectorRegistry()
-    Drift(registry, WINDOW_S).begin(contract)
+    Drift(registry, WINDOW_S).begin(contract, "d")
     text = generate_latest(registry).decode()
     labels = {
         sample.labels["feature"]
@@ -196,7 +233,7 @@ def test_one_event_of_each_turn_is_sampled_and_every_31st_after_it(n, offset):
     log.offsets[0] = offset
     features = np.arange(n, dtype=np.float32)[:, None]
     batch = Batch(features, [*range(n)], [""] * n, [0] * n, [])
-    sample = sample_of(log, batch, np.linspace(0, 1, n))
+    sample = sample_of(log, batch, np.linspace(0, 1, n), "d")
     rows = sample.features[:, 0].astype(int)
     assert len(rows) == len(sample.p_values) == len(sample.record_times_ms)
     assert max(1, n // STRIDE) <= len(rows) <= n // STRIDE + 1

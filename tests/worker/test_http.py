@@ -135,3 +135,21 @@ def test_an_address_of_another_machine_is_the_outside_worlds_fault():
     metrics = Metrics()
     with pytest.raises(OutsideError, match=r"on 192\.0\.2\.1 cannot be had"):
         serve_http("192.0.2.1", 0, metrics.registry, Health(1.0, last_beat=0.0), lambda: 0.0)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_it_listens_by_ipv6_too():
+    server = serve_http("::1", 0, Metrics().registry, Health(60.0, last_beat=0.0), lambda: 0.0)
+    try:
+        connection = http.client.HTTPConnection("::1", server.server_port, timeout=10)
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_address_of_another_machine_is_told_as_such():
+    with pytest.raises(OutsideError, match=r"192\.0\.2\.1 cannot be had.*Set ODRADEK_HTTP_HOST"):
+        serve_http("192.0.2.1", 0, Metrics().registry, Health(60.0, last_beat=0.0), lambda: 0.0)
