@@ -60,7 +60,9 @@ COMPOSE := STACK_SECURITY=$(SECURITY) ALERT_RULES=./build/alerts.yml GRAFANA_RUL
 
 stack: build/alerts.yml ## Kafka, trainer, workers, player, Prometheus, Grafana: WORKERS=2; SECURE=yes; GPU=yes.
 	$(COMPOSE) up --build --detach --scale worker=$(WORKERS)
-	@$(COMPOSE) kill --signal HUP prometheus # It may have run before, with the rules of another number.
+	@# It may have run before, with the rules of another number. A signal from inside: one that Docker
+	@# sends would be taken for a stop, after which nothing is started again.
+	@$(COMPOSE) exec -T prometheus sh -c 'kill -HUP 1'
 	@echo "Grafana http://127.0.0.1:$(or $(GRAFANA_PORT),3000)  Prometheus http://127.0.0.1:$(or $(PROMETHEUS_PORT),9090)  alerts: docker compose logs -f pager"
 
 stack-down: ## Take the stack down; the volumes stay (model, topics, metrics) unless ALL=yes.

@@ -42,7 +42,7 @@ def _told(consumer, topic):
     left = sum(consumer.get_watermark_offsets(one, timeout=TIMEOUT_S)[1] for one in partitions)
     consumer.assign(partitions)
     while left:
-        records = consumer.consume(500, timeout=TIMEOUT_S)
+        records = consumer.consume(min(left, 500), timeout=TIMEOUT_S)
         if not records:
             raise TimeoutError(f"no record of {topic} in {TIMEOUT_S:g} s, and {left:,} are left")
         left -= len(records)

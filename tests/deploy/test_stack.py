@@ -93,6 +93,16 @@ def test_ports_are_open_on_this_machine_alone(services):
             assert port["host_ip"] == "127.0.0.1", name
 
 
+def test_grafana_opens_with_a_dashboard_that_is_there(services):
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "deploy/grafana" / Path(home).relative_to("/etc/grafana")).is_file()
+
+
+def test_every_container_is_told_how_long_it_may_take_to_end(services):
+    for name, service in services.items():
+        assert service["stop_grace_period"], name
+
+
 def test_only_the_secure_broker_asks_for_tls_and_a_password():
     def listeners(security: str) -> str:
         kafka = config("secure", security=security)["services"]["kafka"]
