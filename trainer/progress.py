@@ -11,7 +11,6 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-EPOCH = "epoch {}/{}"
 # A log holds some twenty lines of a training, however many epochs it has.
 _LINES_MAX = 20
 _SAY_EVERY_S = 10.0
@@ -43,7 +42,7 @@ class Watcher(Protocol):
 class Lines:
     """Writes an epoch's losses as a line: the first, the last and some in between."""
 
-    def __init__(self, epochs: int, what: str = EPOCH) -> None:
+    def __init__(self, epochs: int, what: str = "epoch") -> None:
         self._left = TimeLeft(epochs)
         self._what = what
         self._epochs = epochs
@@ -52,7 +51,7 @@ class Lines:
 
     def epoch_ended(self, epoch: int, training_loss: float, validation_loss: float) -> None:
         self._unsaid = (
-            f"{self._what.format(epoch, self._epochs)}: loss {training_loss:.4f}, "
+            f"{self._what} {epoch}/{self._epochs}: loss {training_loss:.4f}, "
             f"on held-out events {validation_loss:.4f}{self._left.after(epoch, time.monotonic())}"
         )
         if epoch == 1 or epoch % self._every == 0:
@@ -100,11 +99,8 @@ class _Bar:
 
 
 @contextmanager
-def watch(epochs: int, what: str = EPOCH) -> Iterator[Watcher]:
-    """Show the progress of a training of at most `epochs` epochs, on stderr.
-
-    `what` tells of an epoch, with two places: for its number, and for how many there are.
-    """
+def watch(epochs: int, what: str = "epoch") -> Iterator[Watcher]:
+    """Show the progress of a training of at most `epochs` epochs, on stderr; `what` names one."""
     console = Console(stderr=True)
     if not console.is_terminal:
         lines = Lines(epochs, what)

@@ -31,13 +31,13 @@ _MEASURE_CPU_S = 0.5
 _BATCHES_MIN, _BATCHES_MAX = 5, 200
 
 
-def write_report(out: Path, model: SealedModel, labelled: Labelled | None, written_by: str) -> None:
-    """Write the page to `out`, whole or not at all; `written_by` is the command that does.
+def write_report(out: Path, model: SealedModel, labelled: Labelled | None) -> None:
+    """Write the page to `out`, whole or not at all.
 
     Raises:
         OutsideError: the disk is full, or does not let us.
     """
-    page = render(model, labelled, measure_cost(model), written_by)
+    page = render(model, labelled, measure_cost(model))
     with staged(out) as draft:
         draft.write_text(page, encoding="utf-8")
 
@@ -53,9 +53,7 @@ def check_page_writable(out: Path, flag: str) -> None:
     check_place(out, flag)
 
 
-def render(
-    model: SealedModel, labelled: Labelled | None, cost: Cost, written_by: str = "report"
-) -> str:
+def render(model: SealedModel, labelled: Labelled | None, cost: Cost) -> str:
     """Return the page."""
     contract = model.contract
     grouped = contract.groups is not UNSET
@@ -73,7 +71,7 @@ def render(
         record.cost(cost),
         record.making(contract.training),
     ]
-    return _lay_out(contract, _cards(model, labelled, cost), parts, written_by)
+    return _lay_out(contract, _cards(model, labelled, cost), parts)
 
 
 def measure_cost(model: SealedModel) -> Cost:
@@ -119,9 +117,7 @@ def _cards(model: SealedModel, labelled: Labelled | None, cost: Cost) -> list[tu
     return cards
 
 
-def _lay_out(
-    contract: Contract, cards: list[tuple[str, str]], parts: list[Section], written_by: str
-) -> str:
+def _lay_out(contract: Contract, cards: list[tuple[str, str]], parts: list[Section]) -> str:
     files = resources.files("trainer.report_page")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -132,7 +128,6 @@ def _lay_out(
         contract=contract,
         cards=cards,
         sections=parts,
-        written_by=written_by,
         style=Markup(files.joinpath("page.css").read_text("utf-8")),  # noqa: S704  # Our own file.
     )
 
