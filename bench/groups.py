@@ -16,12 +16,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import os
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.detectors import sets
+from bench.detectors.options import numbers, parser_of
 from schemas.datafiles import FileOptions, read_table, recoded
 from schemas.datafiles.groups import NO_GROUP
 from trainer.__main__ import main as trainer
@@ -115,19 +115,16 @@ def _written(path: Path, names: Sequence[str], cells: Cells) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", default=os.environ.get("ODRADEK_DATA"), type=Path)
-    parser.add_argument("--by", default="service")
-    parser.add_argument("--rate", type=float, default=0.01)
-    parser.add_argument("--preset", choices=[*PRESETS], default="default")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument(
-        "--seeds", type=lambda text: [*map(int, text.split(","))], default=[0, 1, 2]
-    )
+    parser = parser_of(__doc__)
+    add = partial(parser.add_argument, metavar="")
+    add("--by", default="service", help="the feature that names the group: service")
+    add("--rate", type=float, default=0.01, help="the target flag rate: 0.01")
+    add("--preset", choices=[*PRESETS], default="default", help="the trainer's")
+    add("--set", action="append", default=[], help="passed to the trainer")
+    add("--seeds", type=numbers, default=[0, 1, 2], help="default 0,1,2")
     options = parser.parse_args(argv)
     if options.data is None or not sets.nsl_kdd_file(options.data).exists():
-        print("no NSL-KDD there; name the folder, or set ODRADEK_DATA", file=sys.stderr)
-        return 2
+        parser.error(f"no NSL-KDD in {options.data}; name its folder with --data or ODRADEK_DATA")
     kept: dict[bool, dict[str, list[Kept]]] = {False: defaultdict(list), True: defaultdict(list)}
     own: set[str] = set()
     for model, found, grouped in trials(options):

@@ -74,10 +74,12 @@ def by_group(groups: Groups, target: float, events_per_second: float | None) -> 
     events = [member.calibration.n for member in groups.members]
     rates = [flag_rate(member.calibration, target).mean for member in groups.members]
     low, high = (_whole(rate * 1e6) for rate in (min(rates), max(rates)))
+    fewest, most = f"{min(events):,}", f"{max(events):,}"
     yield (
         f"{len(events):,} group(s) of {groups.name!r} have thresholds of their own, "
-        f"{min(thresholds):.6g} to {max(thresholds):.6g}, from {min(events):,} to {max(events):,} "
-        f"calibration events: about {high if low == high else f'{low} to {high}'} false alarms "
+        f"{min(thresholds):.6g} to {max(thresholds):.6g}, from "
+        f"{most if fewest == most else f'{fewest} to {most}'} calibration events: "
+        f"about {high if low == high else f'{low} to {high}'} false alarms "
         "per million normal events of each group"
     )
     yield "all others are judged by the pooled one, from " + (
@@ -86,10 +88,10 @@ def by_group(groups: Groups, target: float, events_per_second: float | None) -> 
         else "those of all groups: for lack of their own events nothing is promised of them"
     )
     if events_per_second is not None:
-        most = max(rates) * events_per_second * SECONDS_A_DAY
+        alarms = max(rates) * events_per_second * SECONDS_A_DAY
         yield (
-            f"about {_brief(most)} false alarms a day at {events_per_second:,.10g} events a second "
-            "of such groups"
+            f"about {_brief(alarms)} false alarms a day at {events_per_second:,.10g} events a "
+            "second of such groups"
         )
 
 

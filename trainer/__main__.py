@@ -29,6 +29,7 @@ from schemas.groups import GroupCodes
 from trainer import data
 from trainer.calibrate import CalibrationPlan
 from trainer.checkpoint import Checkpoint, Stopped
+from trainer.columns import Columns, known_texts
 from trainer.commands import EvaluateCommand, FitCommand, ReportCommand
 from trainer.evaluate import evaluate, read_labelled
 from trainer.export import export
@@ -160,6 +161,7 @@ def _split(
         stops="autoencoder" in detectors or [*detectors] == ["denoiser"],
         combines=len(detectors) > 1,
         groups=codes,
+        columns=Columns(known_texts(table)).width,
     )
 
 
@@ -181,7 +183,7 @@ def report_on_sealed(command: ReportCommand) -> int:
     if command.labelled is not None:
         options = command.options(model.contract)
         table = read_labelled(command.labelled, model.contract.features, options)
-    _write_page(command.out, model, command.labelled, table)
+    _write_page(command.out, model, command.labelled, table, written_by="report")
     return 0
 
 
@@ -198,6 +200,8 @@ def _write_page(
     source: Path | None,
     labelled: Table | None,
     trained_on: Table | None = None,
+    *,
+    written_by: str,
 ) -> None:
     """Write the page about a model; `source` is the file that holds the labelled events."""
     scored = None
@@ -206,7 +210,7 @@ def _write_page(
         if trained_on is not None:
             seen = data.rows_in_common(trained_on.features, labelled.features)
         scored = score_labelled(model, labelled, source.name, seen)
-    write_report(out, model, scored)
+    write_report(out, model, scored, written_by)
     say(f"{out}: a page about model {model.contract.name} {model.contract.version}")
 
 
@@ -232,7 +236,8 @@ def _say_more(
     if labelled is not None:
         say_how_well(model, labelled, trained_on)
     if command.report is not None:
-        _write_page(command.report, model, command.labelled, labelled, trained_on)
+        seen = (command.labelled, labelled, trained_on)
+        _write_page(command.report, model, *seen, written_by="fit --report")
 
 
 def _refused_our_own(error: ModelRefused, command: FitCommand) -> int:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.calibration import Floats
+from schemas.datafiles import Table
 from trainer.transforms import FeatureTransform
 
 
@@ -98,6 +99,13 @@ class Columns(nn.Module):
         with torch.no_grad():
             columns: Floats = self(torch.from_numpy(np.ascontiguousarray(features))).numpy()
         return columns
+
+
+def known_texts(table: Table) -> list[int | None]:
+    """Return what `Columns` takes of the table's features."""
+    return [
+        len(table.categories[name]) if name in table.categories else None for name in table.names
+    ]
 
 
 def fit_category(codes: Floats, texts: int) -> list[FeatureTransform]:

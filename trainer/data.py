@@ -33,6 +33,7 @@ from schemas.groups import GroupCodes
 from trainer.calibrate import CalibrationPlan
 from trainer.categories import CategoryRows, know_categories
 from trainer.groups import calibrating_first
+from trainer.rows import rows_max
 from trainer.settings import EVERY
 from trainer.transforms import constant_columns
 
@@ -46,6 +47,7 @@ COMBINE_SHARE = 0.1
 COMBINE_ROWS_MIN = 50
 COMBINE_SHARE_MAX = 0.15
 # Of more than a million rows: what these parts are for is known well enough, and they are held.
+# Of many columns it is fewer, by `trainer.rows`.
 HELD_OUT_ROWS_MAX = 100_000
 # A column of such a name is more likely to be the answer than a feature.
 _LABEL_NAMES = frozenset({"label", "labels", "y", "target", "class", "anomaly", "is_anomaly"})
@@ -53,13 +55,17 @@ _LABEL_NAMES = frozenset({"label", "labels", "y", "target", "class", "anomaly", 
 
 @dataclass(frozen=True)
 class Quality:
-    """What was seen in the data and left out of it; goes into the sealed file."""
+    """What was seen in the data and left out of it; goes into the sealed file.
+
+    `missing_rows` says in how many rows a feature is missing, of those that ever are.
+    """
 
     rows_read: int
     anomalies_left_out: int
     unscorable_left_out: int
     rows_used: int
     missing_values: int
+    missing_rows: dict[str, int]
     repeated_rows: int
     categories: dict[str, CategoryRows]
 
@@ -108,16 +114,25 @@ def load(
     )
     used, categories = know_categories(used, unseen_policies(used, unseen or {}))
     features = used.features
+    missing_rows = _missing_rows(used)
     quality = Quality(
         rows_read=len(table),
         anomalies_left_out=int((~normal).sum()),
         unscorable_left_out=int((normal & ~scorable).sum()),
         rows_used=len(features),
-        missing_values=sum(int(np.isnan(block).sum()) for block in _blocks(features)),
+        missing_values=sum(missing_rows.values()),
+        missing_rows=missing_rows,
         repeated_rows=len(features) - len(np.unique(_hashes(features))),
         categories=categories,
     )
     return used, policies, quality
+
+
+def _missing_rows(table: Table) -> dict[str, int]:
+    missing = np.zeros(len(table.names), np.int64)
+    for block in _blocks(table.features):
+        missing += np.isnan(block).sum(axis=0)
+    return {name: int(rows) for name, rows in zip(table.names, missing, strict=True) if rows}
 
 
 def _scorable(features: Floats, policies: Sequence[MissingPolicy], normal: Bools) -> Bools:
@@ -156,11 +171,12 @@ def split(
     stops: bool = True,
     combines: bool = False,
     groups: GroupCodes | None = None,
+    columns: int | None = None,
 ) -> Parts:
     """Deal `rows` rows of `width` features, shuffled by the seed, into the parts.
 
     `stops`: a detector stops early. `combines`: there are several detectors. `groups` [rows]: the
-    plan is by group, and these are the rows'.
+    plan is by group, and these are the rows'. `columns`: how many the features become, if more.
 
     Raises:
         DataError: there are fewer fit rows than features: an autoencoder then learns the rows by
@@ -169,10 +185,11 @@ def split(
     order = np.random.default_rng(seed).permutation(rows)
     if groups is not None and plan.groups is not None:
         order = calibrating_first(order, groups, plan.groups)
-    stop = min(max(1, round(rows * STOP_SHARE)), HELD_OUT_ROWS_MAX) if stops else 0
+    held_out_max = min(HELD_OUT_ROWS_MAX, rows_max(columns or width))
+    stop = min(max(1, round(rows * STOP_SHARE)), held_out_max) if stops else 0
     stop_end = plan.events + stop
     least = min(COMBINE_ROWS_MIN, round(rows * COMBINE_SHARE_MAX))
-    combine = max(least, min(round(rows * COMBINE_SHARE), HELD_OUT_ROWS_MAX)) if combines else 0
+    combine = max(least, min(round(rows * COMBINE_SHARE), held_out_max)) if combines else 0
     calibrate, stopping, combined, fit = np.split(
         order, [plan.events, stop_end, stop_end + combine]
     )

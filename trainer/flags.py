@@ -55,6 +55,7 @@ def parse(
         summary = (model.__doc__ or "").strip().splitlines()[0]
         subs[name] = sub = subparsers.add_parser(
             name,
+            usage=_usage(model),
             help=summary,
             description=summary,
             epilog=_epilog(model),
@@ -151,6 +152,18 @@ def _add(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
             metavar=flag.metavar or name.upper().replace("-", "_"),
             help=about,
         )
+
+
+def _usage(model: type[BaseModel]) -> str:
+    """Return what must be given; argparse, which is to require nothing, would bracket it."""
+    words = ["%(prog)s"]
+    for field_name, field in model.model_fields.items():
+        name, flag = _flag_name(field_name, field), _flag(field)
+        metavar = flag.metavar or name.upper().replace("-", "_")
+        if field.is_required():
+            words += [] if flag.positional else [f"--{name}"]
+            words += [metavar + "..." * flag.repeated]
+    return " ".join([*words, "[option...]"])
 
 
 def _epilog(model: type[BaseModel]) -> str | None:

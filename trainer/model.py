@@ -16,7 +16,7 @@ from schemas.datafiles import Table
 from schemas.digest import FILE_BYTES_MAX
 from schemas.errors import DataError, SettingsError
 from trainer.checkpoint import Checkpoint, Training
-from trainer.columns import Columns, fit_category
+from trainer.columns import Columns, fit_category, known_texts
 from trainer.combine import SoftMaximum, Surprise
 from trainer.data import Parts, per_feature, unseen_policies
 from trainer.denoise import POINTS, denoising_network, fit_denoiser
@@ -93,10 +93,7 @@ def fit_model(
     """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    texts = [
-        len(table.categories[name]) if name in table.categories else None for name in table.names
-    ]
-    columns = Columns(texts)
+    columns = Columns(known_texts(table))
     sampled = parts.fit[: rows_max(columns.width)]  # Their order is random.
     by_feature, by_column = _fit_transforms(table, table.features[sampled], columns, settings)
     transforms = Transforms(by_column, settings.clip)
@@ -218,7 +215,7 @@ def _fit_detector(
             steps = steps_of(len(rows.fit), settings)
 
             def denoise() -> Curves:
-                with watch(POINTS, "denoiser, part") as watcher:
+                with watch(POINTS, "denoiser, {}/{} of its training") as watcher:
                     return fit_denoiser(
                         network, rows.fit, rows.held_out, steps, settings, watcher, place
                     )

@@ -11,6 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+EPOCH = "epoch {}/{}"
 # A log holds some twenty lines of a training, however many epochs it has.
 _LINES_MAX = 20
 _SAY_EVERY_S = 10.0
@@ -42,7 +43,7 @@ class Watcher(Protocol):
 class Lines:
     """Writes an epoch's losses as a line: the first, the last and some in between."""
 
-    def __init__(self, epochs: int, what: str = "epoch") -> None:
+    def __init__(self, epochs: int, what: str = EPOCH) -> None:
         self._left = TimeLeft(epochs)
         self._what = what
         self._epochs = epochs
@@ -51,7 +52,7 @@ class Lines:
 
     def epoch_ended(self, epoch: int, training_loss: float, validation_loss: float) -> None:
         self._unsaid = (
-            f"{self._what} {epoch}/{self._epochs}: loss {training_loss:.4f}, "
+            f"{self._what.format(epoch, self._epochs)}: loss {training_loss:.4f}, "
             f"on held-out events {validation_loss:.4f}{self._left.after(epoch, time.monotonic())}"
         )
         if epoch == 1 or epoch % self._every == 0:
@@ -99,8 +100,11 @@ class _Bar:
 
 
 @contextmanager
-def watch(epochs: int, what: str = "epoch") -> Iterator[Watcher]:
-    """Show the progress of a training of at most `epochs` epochs, on stderr; `what` names one."""
+def watch(epochs: int, what: str = EPOCH) -> Iterator[Watcher]:
+    """Show the progress of a training of at most `epochs` epochs, on stderr.
+
+    `what` tells of an epoch, with two places: for its number, and for how many there are.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         lines = Lines(epochs, what)

@@ -11,11 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
 from schemas.contract import MissingPolicy
 from schemas.datafiles import Table
-from schemas.datafiles.store import BLOCK_ROWS
 from schemas.errors import SettingsError
 from trainer.calibrate import DEFAULT_FLAG_RATES, CalibrationPlan, GroupPlan
 from trainer.data import Parts, Quality, rows_digest
@@ -61,7 +58,7 @@ def training_record(
         "versions": _versions(),
         "rows_sha256": rows_sha256,
         "rows": {name: len(rows) for name, rows in vars(parts).items()},
-        "data_quality": asdict(quality) | {"missing_rows": missing_rows(table)},
+        "data_quality": asdict(quality),
         "transforms": {
             name: asdict(fitted) for name, fitted in zip(table.names, model.transforms, strict=True)
         },
@@ -89,14 +86,6 @@ def _groups(plan: GroupPlan) -> dict[str, int]:
         "shared": plan.shared,
         "shared_rows": plan.rows[-1],
     }
-
-
-def missing_rows(table: Table) -> dict[str, int]:
-    """Return in how many rows each feature is missing; those that always are there are left off."""
-    missing = np.zeros(len(table.names), np.int64)
-    for start in range(0, len(table), BLOCK_ROWS):
-        missing += np.isnan(table.features[start : start + BLOCK_ROWS]).sum(axis=0)
-    return {name: int(rows) for name, rows in zip(table.names, missing, strict=True) if rows}
 
 
 def weights_are_of(

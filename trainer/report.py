@@ -31,13 +31,13 @@ _MEASURE_CPU_S = 0.5
 _BATCHES_MIN, _BATCHES_MAX = 5, 200
 
 
-def write_report(out: Path, model: SealedModel, labelled: Labelled | None) -> None:
-    """Write the page to `out`, whole or not at all.
+def write_report(out: Path, model: SealedModel, labelled: Labelled | None, written_by: str) -> None:
+    """Write the page to `out`, whole or not at all; `written_by` is the command that does.
 
     Raises:
         OutsideError: the disk is full, or does not let us.
     """
-    page = render(model, labelled, measure_cost(model))
+    page = render(model, labelled, measure_cost(model), written_by)
     with staged(out) as draft:
         draft.write_text(page, encoding="utf-8")
 
@@ -53,7 +53,9 @@ def check_page_writable(out: Path, flag: str) -> None:
     check_place(out, flag)
 
 
-def render(model: SealedModel, labelled: Labelled | None, cost: Cost) -> str:
+def render(
+    model: SealedModel, labelled: Labelled | None, cost: Cost, written_by: str = "report"
+) -> str:
     """Return the page."""
     contract = model.contract
     grouped = contract.groups is not UNSET
@@ -71,7 +73,7 @@ def render(model: SealedModel, labelled: Labelled | None, cost: Cost) -> str:
         record.cost(cost),
         record.making(contract.training),
     ]
-    return _lay_out(contract, _cards(model, labelled, cost), parts)
+    return _lay_out(contract, _cards(model, labelled, cost), parts, written_by)
 
 
 def measure_cost(model: SealedModel) -> Cost:
@@ -117,7 +119,9 @@ def _cards(model: SealedModel, labelled: Labelled | None, cost: Cost) -> list[tu
     return cards
 
 
-def _lay_out(contract: Contract, cards: list[tuple[str, str]], parts: list[Section]) -> str:
+def _lay_out(
+    contract: Contract, cards: list[tuple[str, str]], parts: list[Section], written_by: str
+) -> str:
     files = resources.files("trainer.report_page")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -128,6 +132,7 @@ def _lay_out(contract: Contract, cards: list[tuple[str, str]], parts: list[Secti
         contract=contract,
         cards=cards,
         sections=parts,
+        written_by=written_by,
         style=Markup(files.joinpath("page.css").read_text("utf-8")),  # noqa: S704  # Our own file.
     )
 

@@ -73,10 +73,16 @@ def fit_tail(calibration: Calibration, rate: float) -> Tail:
         if fit >= _FIT_P_VALUE_MIN:
             posterior = Posterior.of(excesses[None])
             return _tabulate(calibration, level, scale, posterior, fit, rate)
-        tried.append(f"{len(excesses):,} ({scale.replace('_', ' ')}, p = {fit:.2g})")
+        logarithms = "the logarithms of " if scale == "log_score" else ""
+        tried.append(f"p = {fit:.2g} for {logarithms}the {len(excesses):,} highest")
     raise DataError(
-        f"no tail fits the highest of {calibration.n:,} calibration scores; "
-        + (f"tried {', '.join(tried)}" if tried else f"fewer than {_EXCESSES_MIN} lie above a tie")
+        f"no tail fits the highest of {calibration.n:,} calibration scores: "
+        + (
+            f"tests of the fit gave {', '.join(tried)}; wanted {_FIT_P_VALUE_MIN:g} or more"
+            if tried
+            else f"too many are the same. Where a tail would begin, fewer than {_EXCESSES_MIN} "
+            "lie above the score; wanted so many"
+        )
         + f". A rate below {calibration.smallest_rate:.3g} has no ground then. Nothing was sealed; "
         "bring more normal events, or ask for that rate or more without --extrapolate"
     )

@@ -54,7 +54,8 @@ def trimmed(
 
     Raises:
         DataError: fewer fit rows than features would be left.
-        DataError, SettingsError: as `fit_model`, for half of the fit rows.
+        DataError: one half of the fit rows cannot train, as where a feature is in the other alone.
+        SettingsError: as `fit_model`.
     """
     if not settings.trim:
         return parts
@@ -100,7 +101,14 @@ def _out_of_fold(
     for half in (0, 1):
         judged = np.arange(len(parts.fit)) % 2 == half
         others = replace(parts, fit=parts.fit[~judged & trusted])
-        model = fit_model(table, others, policies, settings, checkpoint)
+        try:
+            model = fit_model(table, others, policies, settings, checkpoint)
+        except DataError as error:
+            raise DataError(
+                f"to trim, detectors are fitted to one half of the fit rows and judge the other, "
+                f"and a half of {len(others.fit):,} rows will not do: {error}. Nothing was sealed; "
+                "without --set trim nothing is halved"
+            ) from None
         scores[judged] = _scores(model.scorer, table, parts.fit[judged])
     return scores
 

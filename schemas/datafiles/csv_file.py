@@ -19,6 +19,7 @@ from schemas.datafiles.store import BLOCK_ROWS
 from schemas.datafiles.table import FileOptions, feature_columns, settled
 from schemas.errors import DataError
 
+_UNUSED = "Nothing of the file was used"
 _MISSING = frozenset({"", "na", "nan", "null"})
 
 
@@ -38,6 +39,7 @@ def read_csv(
     Raises:
         DataError: it is no such file, or a cell does not fit its column.
     """
+    rows: _Rows | None = None
     try:
         # utf-8-sig: spreadsheets put a byte order mark first, which is no part of a name.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -48,8 +50,27 @@ def read_csv(
             texts = category_texts(str(path), names, options, wanted, builder.categories)
             builder.begin(str(path), names, texts)
             _read_rows(str(path), rows, header, names, options, texts, builder)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV file in UTF-8: {error}") from None
+    except UnicodeDecodeError:
+        raise _undecodable(path) from None
+    except csv.Error as error:
+        line = 1 if rows is None else max(1, rows.line_num)
+        raise DataError(
+            f"{path}, line {line:,}: {error}; wanted CSV, its quotes around whole cells. {_UNUSED}"
+        ) from None
+
+
+def _undecodable(path: FilePath) -> DataError:
+    """Return what to say of a file that is no UTF-8: of its first such byte, and of the line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"{path}, line {number:,}: the byte 0x{line[error.start]:02x} is not UTF-8; "
+                    f"wanted CSV in UTF-8. {_UNUSED}; save it as UTF-8"
+                )
+    return DataError(f"{path} is not UTF-8; wanted CSV in UTF-8. {_UNUSED}")
 
 
 def _csv_header(where: str, header: list[str]) -> list[str]:
@@ -88,7 +109,7 @@ def _read_rows(
         if len(row) != len(header):
             raise DataError(
                 f"{where}, line {rows.line_num}: {len(row):,} cells; wanted {len(header):,}, as "
-                "in the first line"
+                f"in the first line. {_UNUSED}; a comma within a cell takes quotes around the cell"
             )
         cells: list[str | float] = [row[pick] for pick in picks]
         for place, texts in coded:
@@ -120,6 +141,11 @@ def _csv_number(where: str, line: int, column: str, cell: str | float) -> float:
     if isinstance(cell, str):
         if cell.strip().lower() in _MISSING:
             return math.nan
+        if "\x00" in cell:
+            raise DataError(
+                f"{where}, line {line:,}, column {column!r}: a NUL byte, {cell[:40]!r}; wanted CSV "
+                f"in UTF-8, which has none. {_UNUSED}; was it saved as UTF-16, or cut short?"
+            )
         if not _is_number(cell):
             what = f"the text {cell[:40]!r}"
             raise not_a_number(where, f"line {line}", column, what, is_date=is_date(cell))

@@ -40,5 +40,7 @@ def test_it_shows_the_groups_that_one_threshold_fails_and_their_own_do_not(folde
 
 
 def test_without_the_data_it_says_where_to_name_it(tmp_path, capsys):
-    assert groups.main(["--data", str(tmp_path)]) == 2
-    assert "ODRADEK_DATA" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        groups.main(["--data", str(tmp_path)])
+    assert ended.value.code == 2
+    assert f"no NSL-KDD in {tmp_path}; name its folder" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_no_process_behind(marked: int):
     demo = run_demo("--seconds", "60")
     assert demo.stdout
     for line in demo.stdout:
-        if "part 2/" in line:  # The model trains, the broker starts or runs.
+        if "on held-out events" in line:  # The model trains, the broker starts or runs.
             break
     os.killpg(demo.pid, signal.SIGINT)
     output, _ = demo.communicate(timeout=60)

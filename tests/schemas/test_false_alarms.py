@@ -9,7 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from schemas.calibration import Calibration, Tail
-from schemas.false_alarms import describe_tail, flag_rate, per_day, per_million
+from schemas.false_alarms import by_group, describe_tail, flag_rate, per_day, per_million
+from schemas.groups import Group
+from tests.schemas.golden_records import GROUPED
 
 
 def test_a_flag_rate_is_told_in_false_alarms():
@@ -89,3 +91,16 @@ def test_an_extrapolation_is_called_one():
         "an extrapolation: generalised Pareto tail of shape -0.12 on the logarithms of the scores "
         "of the highest 100 calibration events (Anderson-Darling p = 0.46)"
     )
+
+
+@pytest.mark.parametrize(("events", "said"), [((199, 199), "199"), ((199, 399), "199 to 399")])
+def test_groups_of_equally_many_events_are_told_one_number(events, said):
+    calibrations = [Calibration.of(np.arange(n)) for n in events]
+    members = tuple(
+        Group(text=str(place), threshold=one.threshold(0.01), calibration=one)
+        for place, one in enumerate(calibrations)
+    )
+
+    first = next(by_group(replace(GROUPED.groups, members=members), 0.01, None))
+
+    assert f", from {said} calibration events: about" in first

@@ -22,6 +22,7 @@ from trainer.data import (
     split,
     suspicious_columns,
 )
+from trainer.rows import SAMPLE_VALUES_MAX
 
 
 @given(st.integers(48, 5000), st.integers(0, 2**32))
@@ -124,6 +125,8 @@ def test_long_data_are_the_same_in_memory_and_in_scratch(tmp_path, long_npz, mem
     assert quality.rows_used == len(kept)
     assert quality.anomalies_left_out + quality.unscorable_left_out == quality.rows_read - len(kept)
     assert quality.missing_values == np.isnan(kept).sum()
+    gaps = np.isnan(kept).sum(axis=0).tolist()
+    assert quality.missing_rows == {f"f{i}": rows for i, rows in enumerate(gaps) if rows}
     assert quality.repeated_rows == len(kept) - len(np.unique(kept, axis=0))
     digest = hashlib.sha256(b"f0\x00f1\x00f2" + kept.tobytes()).hexdigest()
     assert rows_digest(table) == digest
@@ -143,6 +146,16 @@ def test_of_very_many_rows_only_so_many_stop_and_combine():
 
     assert len(parts.stop) == len(parts.combine) == HELD_OUT_ROWS_MAX
     assert len(parts.fit) == 3_000_000 - plan.events - 2 * HELD_OUT_ROWS_MAX
+
+
+@pytest.mark.parametrize("wide", [{"width": 10_000}, {"width": 3, "columns": 10_000}])
+def test_rows_of_very_many_columns_that_stop_and_combine_are_bounded_by_their_values(wide):
+    plan = plan_calibration(100_000, None)
+
+    parts = split(100_000, plan=plan, seed=0, combines=True, **wide)
+
+    assert 10_000 * len(parts.stop) <= SAMPLE_VALUES_MAX < 10_000 * (len(parts.stop) + 1)
+    assert len(parts.combine) == len(parts.stop)
 
 
 def test_rows_in_common_are_counted_value_for_value():

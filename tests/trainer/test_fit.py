@@ -221,6 +221,13 @@ def test_progress_off_a_terminal_is_some_twenty_lines(capsys):
     assert written[-1] == "epoch 1000/1000: loss 0.5000, on held-out events 0.2500"
 
 
+def test_progress_says_what_its_numbers_count(capsys):
+    with watch(40, "denoiser, {}/{} of its training") as lines:
+        lines.epoch_ended(1, 0.5, 0.25)
+
+    assert capsys.readouterr().err.startswith("denoiser, 1/40 of its training: loss 0.5000, ")
+
+
 @pytest.mark.parametrize("ended", [1, 150, 173])
 def test_the_last_epoch_is_shown_once_also_after_an_early_stop(ended, capsys):
     with watch(epochs=1000) as lines:

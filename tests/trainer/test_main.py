@@ -146,6 +146,20 @@ def test_help_shows_the_settings_and_their_reasons(capsys):
     assert "ends in .onnx (required)" in " ".join(text.split())
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("fit", "usage: odradek-trainer fit DATA... --out OUT [option...]"),
+        ("evaluate", "usage: odradek-trainer evaluate MODEL LABELLED [option...]"),
+        ("report", "usage: odradek-trainer report MODEL [option...]"),
+    ],
+)
+def test_the_usage_line_brackets_nothing_that_must_be_given(command, usage, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"{usage}\n")
+
+
 def test_evaluate_gives_its_figures_as_text_and_as_json(sealed_path, labelled_csv, capsys):
     arguments = ["evaluate", str(sealed_path), str(labelled_csv), "--label-column", "label"]
 
@@ -240,7 +254,7 @@ def test_nested_json_events_train_a_model_that_expects_them(tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["default", "dense"])
-def test_data_that_is_reconstructed_almost_exactly_is_sealed(tmp_path, preset):
+def test_data_that_is_reconstructed_almost_exactly_is_sealed(tmp_path, preset, capsys):
     """Trained to the end, residuals are rounding: no digit of them holds on other kernels."""
     celsius = np.random.default_rng(0).normal(20, 8, (800, 1))
     columns = np.hstack([celsius, 1.8 * celsius + 32])
@@ -250,6 +264,8 @@ def test_data_that_is_reconstructed_almost_exactly_is_sealed(tmp_path, preset):
 
     assert main(["fit", str(path), "--out", str(out), "--preset", preset, *steps]) == 0
 
+    first = {"default": "denoiser, 1/40 of its training: loss ", "dense": "epoch 1/"}[preset]
+    assert f"\n{first}" in capsys.readouterr().err
     contract = open_sealed(out).contract
     scores = contract.calibration.scores
     if preset == "dense":

@@ -226,6 +226,7 @@ def test_report_writes_its_page_with_labels_and_without(sealed_path, tmp_path, c
 
     assert page.plots[:6] == DRAWN_ALWAYS + DRAWN_WITH_LABELS
     assert "labelled.csv" in page.said["section"][2]
+    assert "Written by odradek-trainer report" in " ".join(page.said["footer"][0].split())
     assert str(tmp_path) not in out.read_text(), "a page names no folder of this machine"
     assert f"{out}: a page about model tiny" in capsys.readouterr().err
 
@@ -242,6 +243,7 @@ def test_fit_writes_a_report_that_knows_which_rows_were_seen(tmp_path):
 
     said = Page(page.read_text())
     assert said.table["digest (SHA-256)"] == [open_sealed(out).digest]
+    assert "Written by odradek-trainer fit --report" in " ".join(said.said["footer"][0].split())
     seen = said.said["section"][2]
     assert "of these rows also trained or calibrated the model: the figures flatter it" in seen
 

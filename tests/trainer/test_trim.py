@@ -94,3 +94,26 @@ def test_fewer_rows_than_features_are_not_left_by_trimming(dirty):
 
     with pytest.raises(DataError, match=r"trim=0\.3 leaves 5 of 7 fit rows for 6 features; wanted"):
         trimmed(table, few, policies, SETTINGS.model_copy(update={"trim": 0.3}))
+
+
+@pytest.mark.parametrize(
+    ("text", "missing", "options"),
+    [
+        ("a", "no fit row has a text for 'site'", FileOptions(category_columns=("site",))),
+        ("1.5", "no fit row has a value for 'site'", FileOptions()),
+    ],
+)
+def test_a_feature_of_which_one_half_knows_nothing_is_told_as_trims_doing(
+    text, missing, options, tmp_path
+):
+    path = tmp_path / "one.csv"
+    lines = [f"{text if row < 10 else ''},{row % 7}.5\n" for row in range(400)]
+    path.write_text("".join(["site,x\n", *lines]))
+    table, policies, _ = load([path], options, {})
+    parts = split(400, 2, plan_calibration(400, 0.05), 0, combines=True)
+    # Every second row is half of them: all that hold a site stand in the first half.
+    pairs = zip(range(10), range(10, 20), strict=True)
+    fit = np.array([*(row for pair in pairs for row in pair), *range(20, 200)])
+
+    with pytest.raises(DataError, match=f"to trim, detectors .*{missing}.*without --set trim"):
+        trimmed(table, replace(parts, fit=fit), policies, SETTINGS)

@@ -163,8 +163,12 @@ def test_files_of_other_columns_are_refused(tmp_path):
         ("a,y\n1,\n", {"label_column": "y"}, "the label 'y' is ''"),
         ("a,t\n1,noon\n", {"timestamp_column": "t"}, "the time 't' is 'noon'; wanted epoch ms"),
         ("a,t\n1,\n", {"timestamp_column": "t"}, "the time 't' is ''"),
-        (b"a,b\n\xff\xfe,2\n", {}, "is no CSV file in UTF-8"),
-        ('a,b\n"1,2\n', {}, "is no CSV file in UTF-8"),
+        ("a,b\n3,4,5\n", {}, "as in the first line. Nothing of the file was used"),
+        (b"a,b\n1,2\n\xff\xfe,2\n", {}, "line 3: the byte 0xff is not UTF-8; wanted CSV in UTF-8"),
+        (b"a,b\n" + b"1,2\n" * 9000 + b"1,\xe9\n", {}, "line 9,002: the byte 0xe9 is not UTF-8"),
+        (b"caf\xe9,b\n1,2\n", {}, "line 1: the byte 0xe9"),
+        ("a,b\n1,2\n1,\x00\n", {}, "line 3, column 'b': a NUL byte, '\\x00'; wanted CSV in UTF-8"),
+        ('a,b\n"1,2\n', {}, "line 2: unexpected end of data; wanted CSV"),
     ],
 )
 def test_a_wrong_csv_file_is_refused(tmp_path, content, options, message):
