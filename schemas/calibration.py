@@ -198,6 +198,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             k -= 1
         return k
 
+    def p_value_above(self, score: float) -> float:
+        """Return the p-value of the next float32 above a score, which leaves out ties with it."""
+        with np.errstate(over="ignore"):  # The largest has infinity after it.
+            above = np.nextafter(np.float32(score), np.float32(np.inf))
+        return float(self.p_values(above[None])[0])
+
     def threshold_complaints(self, rate: float, threshold: float) -> Iterator[str]:
         """Yield why `threshold` is not that of the rate."""
         if not self.reach <= rate < 1:

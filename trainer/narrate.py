@@ -183,8 +183,8 @@ def tied(calibration: Calibration, threshold: Threshold) -> str | None:
     """
     if threshold.rule != "conformal":
         return None
-    above = np.nextafter(np.float32(threshold.value), np.float32(np.inf))
-    at_least, beyond = calibration.p_values(np.array([threshold.value, above])).tolist()
+    at_least = float(calibration.p_values(np.array([threshold.value]))[0])
+    beyond = calibration.p_value_above(threshold.value)
     most = calibration.flagged_max(threshold.target_flag_rate)
     left, events = (round(p * (calibration.n + 1)) for p in (beyond, at_least - beyond))
     if most == 1 and events > 1:  # The threshold is the highest score, however many have it.

@@ -73,15 +73,14 @@ class _Watched:
 
     def __init__(self, contract: Contract, model_digest: str) -> None:
         self.model_digest = model_digest
-        self.names = names = contract.feature_names
+        self.names = contract.feature_names
         self.reference: Reference | None = (
             None if contract.drift_reference is UNSET else contract.drift_reference
         )
-        known = range(len(names)) if self.reference is None else self.reference.columns
-        self.columns = np.array(known, np.intp)
-        self.labelled = self.columns[:FEATURES_LABELLED_MAX]
-        self.labels = feature_labels([names[column] for column in self.labelled])
-        self.has_others = len(names) > len(self.labels)
+        self.columns = np.array(_known(contract), np.intp)
+        self.labels = [*labels_of(contract).values()]
+        self.labelled = self.columns[: len(self.labels)]
+        self.has_others = len(self.names) > len(self.labels)
         self.edges = None if self.reference is None else self.reference.edges_by_feature
         self.counts = None if self.reference is None else self.reference.counts_by_feature
         self.p_values = _calibration_p_values(contract)
@@ -218,6 +217,20 @@ class Drift:
             labelled = indices[: len(watched.labels)].tolist()
             others = indices[len(watched.labels) :].tolist()
             yield from _labelled(declared.DRIFT, watched, [*labelled, max(others, default=0.0)])
+
+
+def _known(contract: Contract) -> Sequence[int]:
+    """Return the features that there is a reference of, the most telling first; without, all."""
+    if contract.drift_reference is UNSET:
+        return range(len(contract.features))
+    return contract.drift_reference.columns
+
+
+def labels_of(contract: Contract) -> dict[str, str]:
+    """Return the labels of the features that have one of their own, by their names."""
+    all_names = contract.feature_names
+    names = [all_names[column] for column in _known(contract)[:FEATURES_LABELLED_MAX]]
+    return dict(zip(names, feature_labels(names), strict=True))
 
 
 def feature_labels(names: Sequence[str]) -> list[str]:

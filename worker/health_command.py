@@ -50,9 +50,14 @@ def health(arguments: Sequence[str]) -> int:
     return 0 if well else 1
 
 
+def given_address() -> dict[str, str]:
+    """Return `http_host` and `http_port` of the worker beside us, as the environment has them."""
+    return {name: os.environ.get(PREFIX + name.upper()) or DEFAULTS[name] for name in DEFAULTS}
+
+
 def _asked(arguments: Sequence[str]) -> tuple[str | None, str, int]:
     """Return the path to ask, None for help, and where."""
-    given = {name: os.environ.get(PREFIX + name.upper()) or DEFAULTS[name] for name in DEFAULTS}
+    given = given_address()
     path: str | None = "/healthz"
     rest = iter(arguments)
     for argument in rest:

@@ -18,8 +18,8 @@ from schemas.calibration import Calibration
 from schemas.contract import Contract
 from schemas.false_alarms import flag_rate
 from worker import declared_model as declared
-from worker.declared_model import FEATURES_LABELLED_MAX, OTHERS
-from worker.drift import feature_labels
+from worker.declared_model import OTHERS
+from worker.drift import labels_of
 from worker.metric import Asked, Series
 from worker.model import Model
 from worker.turn import Tally
@@ -88,7 +88,7 @@ class ModelMetrics:
         expected = expected_rate(contract)
         created = _epoch_s(contract.created_at)
         self._rate = expected.mean
-        self._labels = _labels(contract)
+        self._labels = labels_of(contract)
         shown = [*self._labels.values()]
         if len(shown) < len(contract.features):
             shown.append(OTHERS)
@@ -136,19 +136,8 @@ def _rate(calibration: Calibration, target: float) -> ExpectedRate:
         rate = flag_rate(calibration, target)
         return ExpectedRate(rate.mean, (rate.high - rate.low) / _SIGMAS_OF_90_PERCENT)
     # A score just above the threshold has the p-value k / (n + 1), with ties left out of k.
-    with np.errstate(over="ignore"):  # The largest float32 has infinity after it.
-        above = np.nextafter(np.float32(calibration.threshold(target)), np.float32(np.inf))
-    mean, n = float(calibration.p_values(above[None])[0]), calibration.n
+    mean, n = calibration.p_value_above(calibration.threshold(target)), calibration.n
     return ExpectedRate(mean, math.sqrt(mean * (1 - mean) / (n + 2)))
-
-
-def _labels(contract: Contract) -> dict[str, str]:
-    """Return the labels of the features that have their own, as for drift, by their names."""
-    names: Sequence[str] = contract.feature_names
-    if contract.drift_reference is not UNSET:
-        names = [names[column] for column in contract.drift_reference.columns]
-    names = names[:FEATURES_LABELLED_MAX]
-    return dict(zip(names, feature_labels(names), strict=True))
 
 
 def _events(contract: Contract) -> int:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from schemas.errors import SettingsError
-from worker.health_command import DEFAULTS, LOOPBACK, PREFIX
+from worker.health_command import LOOPBACK, given_address
 from worker.scrape import Between, Scrape, scrape
 from worker.top import Line, Seen, plain, view
 
@@ -138,7 +138,7 @@ def _own_screen() -> Iterator[None]:
 
 def _own() -> str:
     """Return where the worker of this machine is, by the settings that it has too."""
-    host, port = (os.environ.get(PREFIX + name.upper()) or DEFAULTS[name] for name in DEFAULTS)
+    host, port = given_address().values()
     host = LOOPBACK.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
