@@ -4,7 +4,7 @@ librdkafka hears of a partition's end with each fetch, and tells it in its stati
 nothing of a partition that is paused, as all are while the worker holds: the end that it tells
 then stands still, however many records arrive. So where nothing has moved between two tellings,
 the leaders are asked themselves, without waiting, by an admin client that is new each time (see
-`worker.positions`): 2 ms of CPU in 5 s, in which there was nothing else to do.
+`worker.positions`): 3 ms of CPU in 5 s, in which there was nothing else to do.
 """
 
 from __future__ import annotations

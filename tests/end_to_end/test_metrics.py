@@ -76,6 +76,9 @@ def test_a_worker_that_has_worked_shows_all_that_is_declared(stream: Stream, tmp
     assert seen["odradek_record_wait_seconds_count",] > 100
     assert seen["odradek_kafka_brokers", "client=consumer", "state=up"] >= 1
     assert seen["odradek_kafka_round_trip_seconds", "client=producer"] > 0
+    flagged = [seen["odradek_flagged_events_total", f"feature=x{place}"] for place in range(3)]
+    assert sum(flagged) == seen["odradek_records_total", "outcome=anomalous"] > 100
+    assert flagged[0] > 5 * max(flagged[1:])
     assert seen["odradek_feature_drift_psi", "feature=x0"] > 0.25
     assert seen["odradek_feature_drift_psi", "feature=x1"] < 0.1
     assert seen["odradek_score_drift_psi",] > 0.25

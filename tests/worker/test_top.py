@@ -177,6 +177,11 @@ def test_once_is_plain_text_and_its_exit_code_says_whether_all_answered(address,
     assert "\x1b" not in said
 
 
+def test_a_proxy_for_the_world_outside_is_not_asked_for_a_worker(address, monkeypatch, capsys):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert top(["--once", address]) == 0, capsys.readouterr().out
+
+
 @pytest.mark.parametrize("argument", ["nonsense", "ftp://h:1", "h:port", "--evry=3"])
 def test_a_wrong_argument_is_refused(argument):
     with pytest.raises(SettingsError, match="Nothing was asked"):
