@@ -27,8 +27,9 @@ from bench.load import all_messages
 from bench.report import machine, write_json
 from trainer.reference import drift_reference
 from trainer.runtime import open_session
+from worker.declared_turns import Stage
 from worker.drift import ROWS_AT_ONCE
-from worker.metrics import Metrics, Stage
+from worker.metrics import Metrics
 from worker.model import Model, ModelOptions, open_model
 from worker.results import to_results
 from worker.sample import STRIDE, sample_of

@@ -73,8 +73,8 @@ LOST_RECORDS = Metric(
 STAGE_TIME = Metric(
     "histogram",
     "odradek_turn_stage_seconds",
-    "Wall time of each stage of a turn; reading includes waiting for events, and what a "
-    "rebalance within it has to settle, which is in both.",
+    "Wall time of each stage of a turn, without other stages within it; reading includes waiting "
+    "for events.",
     "seconds",
     (_STAGE,),
     STAGE_SECONDS,

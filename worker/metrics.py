@@ -21,16 +21,14 @@ from prometheus_client import (
 
 from worker import declared_kafka as kafka
 from worker import declared_turns as turns
-from worker.declared_turns import Stage
 from worker.drift import Drift
 from worker.health import Health
 from worker.librdkafka_metrics import LibrdkafkaMetrics
 from worker.metric import Asked, Series
 from worker.model import Model
 from worker.model_metrics import ModelMetrics
+from worker.stage_times import StageTimes
 from worker.turn import Released, Tally
-
-__all__ = ["Metrics", "Stage"]
 
 DRIFT_WINDOW_S = 900.0
 
@@ -50,13 +48,7 @@ class Metrics:
         self._truncated = turns.TRUNCATED.counter(registry)
         self._gaps = turns.GAPS.counter(registry)
         self._lost_records = turns.LOST_RECORDS.counter(registry)
-        self._stages = turns.STAGE_TIME.histogram(registry)
-        self._stage_cpu_s = dict.fromkeys(Stage, 0.0)
-        Asked(
-            registry,
-            (turns.STAGE_CPU,),
-            lambda: [Series(turns.STAGE_CPU, s, (n,)) for n, s in self._stage_cpu_s.items()],
-        )
+        self.stage = StageTimes(registry).stage
         self._batch_records = turns.BATCH.histogram(registry)
         acknowledged = turns.TURNS.counter(registry)
         self._turns = {released: acknowledged.labels(released) for released in Released}
@@ -79,15 +71,6 @@ class Metrics:
         self.librdkafka = LibrdkafkaMetrics(registry)
         self._model = ModelMetrics(registry)
         self._drift = Drift(registry, drift_window_s)
-
-    def stage(self, stage: Stage) -> _Timed:
-        """Return what times a stage of the turn, in a `with`."""
-        return _Timed(stage, self)
-
-    def took(self, stage: Stage, wall_s: float, cpu_s: float) -> None:
-        """Count a stage that has taken so long."""
-        self._stage_cpu_s[stage] += cpu_s
-        self._stages.observe(wall_s, stage)
 
     def acknowledged(
         self, tally: Tally, *, read_at: float, now: float, released: Released = Released.DRAINED
@@ -191,25 +174,6 @@ class Metrics:
             in_past = waits[waits >= 0]
             self._record_wait.observe_all(in_past)
             self._records_ahead.inc(len(waits) - len(in_past))
-
-
-class _Timed:
-    """Times a stage, once: one may be entered again within itself. A generator takes longer."""
-
-    __slots__ = ("_cpu_before", "_metrics", "_stage", "_started")
-
-    def __init__(self, stage: Stage, metrics: Metrics) -> None:
-        self._stage = stage
-        self._metrics = metrics
-        self._started = self._cpu_before = 0.0
-
-    def __enter__(self) -> None:
-        self._started, self._cpu_before = time.perf_counter(), time.thread_time()
-
-    def __exit__(self, failure: object, *_: object) -> None:
-        if failure is None:
-            cpu_s = time.thread_time() - self._cpu_before
-            self._metrics.took(self._stage, time.perf_counter() - self._started, cpu_s)
 
 
 @cache

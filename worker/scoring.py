@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from worker.declared_turns import Stage
 from worker.decode import InputFormat
-from worker.metrics import Stage
 from worker.model import Model
 from worker.results import to_results
 from worker.service import Process

@@ -24,9 +24,10 @@ from typing import Protocol
 
 from schemas.errors import OutsideError
 from worker.breaker import Breaker
+from worker.declared_turns import Stage
 from worker.health import Health
 from worker.hold import Hold, Holds
-from worker.metrics import Metrics, Stage
+from worker.metrics import Metrics
 from worker.model import Model
 from worker.model_slot import ModelSlot
 from worker.turn import Outputs, Records, Tally, Turn

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
-from worker.metrics import Stage
+from worker.declared_turns import Stage
 from worker.model import Model
 from worker.scoring import Stages
 from worker.service import Delivery, Settled, Source

@@ -254,6 +254,25 @@ def test_the_stages_of_a_turn_are_timed():
     assert sample(metrics, "odradek_turn_stage_cpu_seconds_total", stage="score") > 0
 
 
+def test_a_stage_within_another_is_not_counted_twice():
+    """A rebalance settles the turn in flight from inside a read, and from inside a settle."""
+    metrics = Metrics()
+    began = time.perf_counter()
+    with metrics.stage(Stage.READ), metrics.stage(Stage.SETTLE), metrics.stage(Stage.SETTLE):
+        until = time.perf_counter() + 0.05
+        while time.perf_counter() < until:
+            pass
+    passed = time.perf_counter() - began
+
+    def spent(name: str, stage: Stage) -> float:
+        return sample(metrics, f"odradek_turn_stage_{name}", stage=stage)
+
+    assert 0.05 <= spent("seconds_sum", Stage.SETTLE) <= passed
+    assert 0 <= spent("seconds_sum", Stage.READ) <= passed - 0.05
+    assert sum(spent("cpu_seconds_total", stage) for stage in Stage) <= passed
+    assert spent("seconds_count", Stage.SETTLE) == 2
+
+
 def test_one_model_is_current():
     metrics = Metrics()
     first, second = a_model(), a_model(Recipe(gain=2.0, version="2", rate=0.05))
