@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
-from worker.scrape import Between
+from worker.scrape import Between, Scrape
 
 _SHOWN = 5  # Features, reasons and the like that are named at most.
-_FAR = 3.0  # Standard deviations from which a flag rate is marked.
+_FAR = 3.0  # Standard deviations of chance that the band of flag rates spans to either side.
 _LATENCY = "odradek_event_latency_seconds"
 _HEAD = (
-    *("WORKER", "STATE", "MODEL", "EVENTS/S", "FLAGGED", "TARGET", "DEAD/S"),
+    *("WORKER", "STATE", "MODEL", "EVENTS/S", "FLAGGED", "TARGET", "BAND", "DEAD/S"),
     *("LAG", "P50", "P99"),
 )
 
 
 class Seen(NamedTuple):
-    """What is known of one worker: since the last look, and since the first; or why nothing is."""
+    """What is known of one worker: since the last look, and over a longer time, with one model if
+    that can be; or why nothing is.
+    """
 
     name: str
     lately: Between | None = None
@@ -38,10 +42,13 @@ class Line(NamedTuple):
 def view(workers: Sequence[Seen], now: float) -> list[Line]:
     """Return all that is shown; `now` is epoch seconds."""
     rows = [_HEAD, *(_row(worker, now) for worker in workers)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
     lines = [
         Line(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(),
+            "  ".join(
+                cell + " " * (width - columns(cell))
+                for cell, width in zip(row, widths, strict=True)
+            ).rstrip(),
             alarming=place > 0 and row[1] != "ready",
             heading=place == 0,
         )
@@ -54,7 +61,10 @@ def view(workers: Sequence[Seen], now: float) -> list[Line]:
         if worker.problem
     ]
     for title, told in (
-        ("Where a turn's time goes (read includes waiting for records)", _stages(answering)),
+        (
+            "Where a turn's time goes, and how long at a time (read waits for records)",
+            _stages(answering),
+        ),
         ("Dead letters", _dead_letters(answering)),
         ("Flags by leading feature", _flags(answering)),
         ("Features that drift most (PSI; above 0.25 is a shift)", _drift(answering)),
@@ -69,18 +79,17 @@ def _row(worker: Seen, now: float) -> tuple[str, ...]:
     if lately is None or long is None:
         return (worker.name, "no answer", *["-"] * (len(_HEAD) - 2))
     after = lately.after
-    lags = [lag for _, lag in after.series("odradek_lag_records")]
+    flagged, band = _flagged(long)
     return (
         worker.name,
         _state(lately),
         _model(lately, now),
         _rate(lately.increase("odradek_records_total"), lately.seconds),
-        _flagged(long),
+        flagged,
         _percent(after.value("odradek_target_flag_rate")),
+        band,
         _rate(lately.increase("odradek_dead_letters_total"), lately.seconds),
-        f"{math.fsum(lags):,.0f}" + (f" (worst {max(lags):,.0f})" if len(lags) > 1 else "")
-        if lags
-        else "-",
+        _lag(after),
         _time(lately.quantile(_LATENCY, 0.5)),
         _time(lately.quantile(_LATENCY, 0.99)),
     )
@@ -111,32 +120,68 @@ def _model(lately: Between, now: float) -> str:
     return plain(told[0] + age + fallen) if told else "-"
 
 
-def _flagged(long: Between) -> str:
-    """Return the share of scored events that were flagged, and whether that is far from expected.
-
-    Far by the deviation of the model's own rate, as its calibration knows it, and of so many draws.
-    """
+def _flagged(long: Between) -> tuple[str, str]:
+    """Return the share of scored events that were flagged, and the band that chance explains."""
     anomalous = long.increase("odradek_records_total", outcome="anomalous")
     scored = anomalous + long.increase("odradek_records_total", outcome="normal")
     if not scored:
-        return "-"
-    expected = long.after.value("odradek_expected_flag_rate") or 0.0
-    own = long.after.value("odradek_expected_flag_rate_stddev") or 0.0
+        return "-", "-"
     share = anomalous / scored
-    deviation = math.sqrt(own**2 + expected * (1 - expected) / scored)
-    mark = ""
-    if deviation and abs(share - expected) > _FAR * deviation:
-        mark = " high" if share > expected else " low"
-    return f"{_percent(share)} of {scored:,.0f}{mark}"
+    told = f"{_percent(share)} of {scored:,.0f}"
+    if long.increase("odradek_model_loads_total", outcome="accepted") > 1:
+        return f"{told} by several models", "-"
+    expected = long.after.value("odradek_expected_flag_rate")
+    if not expected:
+        return told, "-"
+    own = long.after.value("odradek_expected_flag_rate_stddev") or 0.0
+    low, high = band(expected, own, scored)
+    mark = " high" if share > high else " low" if share < low else ""
+    return told + mark, f"{100 * low:.3g} to {_percent(high)}"
+
+
+def band(expected: float, own: float, scored: float) -> tuple[float, float]:
+    """Return between which flag rates chance explains, as far as the model's own rate is known.
+
+    The number flagged of m normal events is beta-binomial; its standard deviation is that of
+    `odradek_expected_flag_rate_stddev`. The ends lie as far out on the scale of the square root, on
+    which a count's distribution is nearly normal (Bartlett, Supplement to the Journal of the Royal
+    Statistical Society 3, 1936), and are rates of whole events.
+
+    Args:
+        expected: p of that metric's sentence, above 0.
+        own: s of that sentence; 0 where the model's rate is p for certain.
+        scored: m, at least 1.
+    """
+    own_variance = own**2 * (scored - 1) / scored
+    sd = math.sqrt(expected * (1 - expected) / scored + own_variance)
+    root = math.sqrt(expected)
+    far = _FAR * sd / (2 * root)
+    low, high = max(0.0, root - far) ** 2, min(1.0, (root + far) ** 2)
+    return math.floor(low * scored) / scored, math.ceil(high * scored) / scored
+
+
+def _lag(after: Scrape) -> str:
+    """Return the lag, and of more partitions than one also the worst."""
+    lags = {labels["partition"]: lag for labels, lag in after.series("odradek_lag_records")}
+    if not lags:
+        return "-"
+    total, worst = math.fsum(lags.values()), max(lags, key=lags.__getitem__)
+    told = f"{total:,.0f}"
+    return f"{told} (partition {worst}: {lags[worst]:,.0f})" if total and len(lags) > 1 else told
 
 
 def _stages(workers: Iterable[Seen]) -> str:
     spent: Counter[str] = Counter()
+    entered: Counter[str] = Counter()
     for worker in workers:
         if worker.lately is not None:
             spent.update(worker.lately.increases("odradek_turn_stage_seconds_sum", "stage"))
+            entered.update(worker.lately.increases("odradek_turn_stage_seconds_count", "stage"))
     total = math.fsum(spent.values())
-    return ", ".join(f"{stage} {share / total:.0%}" for stage, share in spent.most_common())
+    return ", ".join(
+        f"{stage} {seconds / total:.0%} ({_time(seconds / max(entered[stage], 1))})"
+        for stage, seconds in spent.most_common()
+    )
 
 
 def _dead_letters(workers: Iterable[Seen]) -> str:
@@ -172,6 +217,27 @@ def _named(values: Mapping[str, float], form: str) -> str:
 def plain(text: str) -> str:
     """Return a text of others without what a terminal would obey."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes."""
+    return sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns(text))
+
+
+def cut(text: str, width: int) -> str:
+    """Return as much of a printable text as fits so many columns."""
+    ends = accumulate(map(_columns, text))
+    return text[: sum(end <= width for end in ends)]
 
 
 def _rate(count: float, seconds: float) -> str:

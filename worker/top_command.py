@@ -18,17 +18,18 @@ from urllib.parse import urlsplit
 from schemas.errors import SettingsError
 from worker.health_command import LOOPBACK, given_address
 from worker.scrape import Between, Scrape, scrape
-from worker.top import Line, Seen, plain, view
+from worker.top import Line, Seen, cut, plain, view
 
 EVERY_S = 2.0
 ONCE_S = 1.0
-KEPT = 150  # Looks that are kept of each worker: flags are counted since the first of them.
+KEPT = 150  # Looks at one model that are kept: flags are counted since the first of them.
 _ABOUT = """\
 Watch workers by their /metrics: state, model, rates, flags against their target, lag, latency,
 where time goes, drift. URL is HOST:PORT or http://HOST:PORT/metrics; without any, the worker of
 this machine is asked, by ODRADEK_HTTP_HOST and ODRADEK_HTTP_PORT. Where the output is no terminal,
-or with --once: one view in plain text, flags counted since each worker's start; exit 0 if all
-workers answered, else 1.
+or no capable one (TERM=dumb), or with --once: one view in plain text, flags counted since each
+worker's start; exit 0 if all workers answered, else 1. Else until Ctrl-C, flags counted since the
+first look that saw the model.
 """
 _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _TO_LINE_END, _TO_SCREEN_END = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -45,28 +46,39 @@ class Watched:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._looks: deque[Scrape] = deque(maxlen=KEPT)
+        self._looks: deque[Scrape] = deque(maxlen=KEPT)  # Of one model.
+        self._before: Scrape | None = None  # The look before the last.
         self._problem = ""
 
     def look(self) -> None:
         try:
-            self._looks.append(scrape(self.url))
-            self._problem = ""
+            look = scrape(self.url)
         except (OSError, ValueError) as error:
             self._problem = plain(str(error))
+            return
+        self._problem = ""
+        self._before = self._looks[-1] if self._looks else look
+        if _models(look) != _models(self._before):
+            self._looks.clear()  # Flags of two models are no rate of either.
+        self._looks.append(look)
 
     def seen(self, *, since_start: bool) -> Seen:
         """Return what was seen lately and over all looks, or since the worker's own start."""
         name = urlsplit(self.url).netloc
-        if self._problem or not self._looks:
+        if self._problem or self._before is None:
             return Seen(name, problem=self._problem)
         first, last = self._looks[0], self._looks[-1]
-        lately = Between(self._looks[-2] if len(self._looks) > 1 else last, last)
-        return Seen(name, lately, Between(Scrape(0.0) if since_start else first, last))
+        longer = Between(Scrape(0.0) if since_start else first, last)
+        return Seen(name, Between(self._before, last), longer)
 
     @property
     def answers(self) -> bool:
         return not self._problem
+
+
+def _models(look: Scrape) -> set[str]:
+    """Return the digest of the model that scores; before the first, none."""
+    return {labels["digest"] for labels, on in look.series("odradek_model_info") if on}
 
 
 def top(arguments: Sequence[str]) -> int:
@@ -85,7 +97,7 @@ def top(arguments: Sequence[str]) -> int:
         raise SettingsError(f"--every is {chosen.every:g}; wanted 0.1 to 3600 seconds")
     workers = [Watched(_url(text)) for text in chosen.urls or [_own()]]
     with ThreadPoolExecutor(len(workers)) as pool:
-        if chosen.once or not sys.stdout.isatty():
+        if chosen.once or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
             return _once(workers, pool)
         return _live(workers, pool, chosen.every)
 
@@ -118,7 +130,7 @@ def frame(lines: Sequence[Line], size: os.terminal_size, *, coloured: bool) -> s
     drawn = []
     for line in lines[: size.lines - 1]:
         colour = _RED if line.alarming else _BOLD if line.heading else ""
-        text = line.text[: size.columns]
+        text = cut(line.text, size.columns)
         drawn.append((f"{colour}{text}{_PLAIN}" if coloured and colour else text) + _TO_LINE_END)
     return _HOME + "\r\n".join(drawn) + _TO_SCREEN_END
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import signal
@@ -13,24 +14,32 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    generate_latest,
+    start_http_server,
+)
 
 from schemas.errors import SettingsError
 from tests.components import within
+from trainer.bands import flag_count_chances
 from worker.batch_histogram import BatchHistogram
 from worker.health import Health
 from worker.http import serve_http
 from worker.metrics import Metrics
 from worker.scrape import Between, Scrape
-from worker.top import Line, Seen, view
-from worker.top_command import frame, top
+from worker.top import Line, Seen, band, columns, cut, view
+from worker.top_command import Watched, frame, top
 
 WORKER = """
 process_start_time_seconds {start}
 odradek_ready {ready}
 odradek_alive 1
 odradek_held{{hold="rejects"}} {held}
-odradek_model_info{{name="lhc",version="v7",digest="d",provider="cpu"}} 1
+odradek_model_info{{name="{name}",version="v7",digest="d-{name}",provider="cpu"}} 1
+odradek_model_loads_total{{outcome="accepted"}} {loads}
 odradek_model_created_timestamp_seconds 1000
 odradek_target_flag_rate 0.01
 odradek_expected_flag_rate 0.01
@@ -41,6 +50,7 @@ odradek_dead_letters_total{{reason="not_json"}} {dead}
 odradek_lag_records{{partition="0"}} 5
 odradek_lag_records{{partition="1"}} 1200
 odradek_turn_stage_seconds_sum{{stage="read"}} {read}
+odradek_turn_stage_seconds_count{{stage="read"}} {read}
 odradek_turn_stage_seconds_sum{{stage="score"}} 1
 odradek_flagged_events_total{{feature="amount\x1b[2J"}} {anomalous}
 odradek_feature_drift_psi{{feature="hour"}} 0.31
@@ -57,6 +67,8 @@ def at(
     anomalous: int = 0,
     dead: int = 0,
     read: float = 0.0,
+    name: str = "lhc",
+    loads: int = 1,
 ) -> Scrape:
     text = WORKER.format(
         start=start,
@@ -66,6 +78,8 @@ def at(
         anomalous=anomalous,
         dead=dead,
         read=read,
+        name=name,
+        loads=loads,
     )
     return Scrape.of(text, when)
 
@@ -86,9 +100,9 @@ def test_a_worker_is_one_row_and_what_it_did_is_between_two_looks():
     assert not lines[1].alarming
     for part in ("w:1", "ready", "lhc v7 on cpu, 2 h old", "1,000", "1 % of 2,000", "1 %", "2.0"):
         assert f" {part} " in f" {row} ", part
-    assert "1,205 (worst 1,200)" in row
+    assert "1,205 (partition 1: 1,200)" in row
     text = [line.text for line in lines]
-    assert "  read 100%" in text
+    assert "  read 100% (1 s)" in text
     assert "  not_json 4" in text
     assert "  hour 0.31" in text
     assert "  amount?[2J 20" in text, "what a terminal would obey is not passed on"
@@ -122,6 +136,38 @@ def test_a_flag_rate_is_marked_only_where_chance_does_not_explain_it(anomalous, 
 
 def test_few_events_mark_nothing():
     assert "high" not in shown(at(0), at(1, normal=98, anomalous=2))[1].text
+
+
+@given(st.data())
+def test_the_band_leaves_out_what_chance_does_once_in_250_looks_at_most(data):
+    n = data.draw(st.integers(20, 20_000), "calibration events")
+    k = data.draw(st.integers(1, max(1, n // 10)), "at or above the threshold")
+    m = data.draw(st.integers(1, 20_000), "scored events")
+    p = k / (n + 1)
+    low, high = band(p, math.sqrt(p * (1 - p) / (n + 2)), m)
+
+    chances = flag_count_chances(k, n, m)
+    shares = np.arange(m + 1) / m
+    assert chances[shares < low].sum() < 0.004
+    assert chances[shares > high].sum() < 0.004
+    assert low <= p <= high
+
+
+def test_the_band_of_many_events_is_not_so_wide_that_it_holds_anything():
+    assert band(0.01, 0.0, 1e6) == pytest.approx((0.0097, 0.0103), abs=1e-5)
+
+
+def test_flags_of_several_models_are_held_against_none():
+    row = shown(Scrape(0.0), at(1, normal=5_000, anomalous=5_000, loads=2))[1].text
+    assert "50 % of 10,000 by several models  1 %     -  " in row
+
+
+def test_wide_letters_leave_the_columns_where_they_are():
+    empty = Scrape(0.0)
+    wide, narrow = (Between(empty, at(1, normal=1, name=name)) for name in ("支払い", "abcdef"))
+    _, first, second, *_ = view([Seen("w:1", wide, wide), Seen("w:2", narrow, narrow)], now=1000.0)
+    assert columns(first.text) == columns(second.text)
+    assert cut("支払い", 5) == "支払"
 
 
 def test_one_that_does_not_answer_keeps_its_row_and_its_reason():
@@ -175,6 +221,38 @@ def test_once_is_plain_text_and_its_exit_code_says_whether_all_answered(address,
     assert "no answer" in said
     assert "127.0.0.1:1: [Errno 111] Connection refused" in said
     assert "\x1b" not in said
+
+
+def test_flags_are_counted_anew_with_each_model():
+    registry = CollectorRegistry()
+    info = Gauge("odradek_model_info", "", ["digest"], registry=registry)
+    flagged = Counter("odradek_flagged_events", "", ["feature"], registry=registry)
+    server, _ = start_http_server(0, "127.0.0.1", registry)
+    watched = Watched(f"http://127.0.0.1:{server.server_port}/metrics")
+
+    def flags() -> tuple[float, float]:
+        watched.look()
+        seen = watched.seen(since_start=False)
+        assert seen.lately is not None
+        assert seen.long is not None
+        return tuple(
+            between.increase("odradek_flagged_events_total") for between in (seen.lately, seen.long)
+        )
+
+    info.labels("first").set(1)
+    assert flags() == (0, 0)
+    flagged.labels("amount").inc(5)
+    assert flags() == (5, 5)
+    flagged.labels("amount").inc(5)
+    assert flags() == (5, 10)
+    info.clear()
+    info.labels("second").set(1)
+    flagged.labels("amount").inc(7)
+    assert flags() == (7, 0), "these may be of either"
+    flagged.labels("amount").inc(1)
+    assert flags() == (1, 1)
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_proxy_for_the_world_outside_is_not_asked_for_a_worker(address, monkeypatch, capsys):
