@@ -2,7 +2,7 @@
 #   docker build -f deploy/trainer.Dockerfile -t odradek-trainer .
 # --build-arg TORCH_BACKEND=cpu takes a torch without CUDA, a fifth of the size, where the index
 # that has it can be reached.
-FROM python:3.11 AS build
+FROM python:3.11.14-bookworm AS build
 RUN pip install --no-cache-dir uv==0.13.9
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_SYSTEM_CERTS=true
 RUN uv venv --python "$(command -v python3)" /opt/odradek
@@ -18,7 +18,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     else set -- -c constraints.txt; fi \
     && uv pip install --python /opt/odradek/bin/python "$@" ".[trainer]"
 
-FROM python:3.11-slim
+FROM python:3.11.14-slim-bookworm
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="odradek-trainer" \

@@ -3,7 +3,7 @@
 # For a GPU: --build-arg EXTRAS=worker,cuda
 
 # The whole image, for its C compiler: worker/scanner.py is at its best with one.
-FROM python:3.11 AS build
+FROM python:3.11.14-bookworm AS build
 RUN pip install --no-cache-dir uv==0.13.9
 # Compiled to bytecode here: the program cannot leave any where it runs, on a read-only system.
 # The system's certificates: a company may have added its own authority.
@@ -19,7 +19,7 @@ ARG EXTRAS=worker-cpu
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install --python /opt/odradek/bin/python -c constraints.txt ".[${EXTRAS}]"
 
-FROM python:3.11-slim
+FROM python:3.11.14-slim-bookworm
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="odradek-worker" \

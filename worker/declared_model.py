@@ -131,7 +131,8 @@ MISSING = Metric(
     "counter",
     "odradek_sampled_missing_values",
     "Values that were missing in sampled events; divided by the increase of "
-    "odradek_sampled_events_total, the share of events in which a feature is missing.",
+    "odradek_sampled_events_total, the share of events in which a feature is missing. Of the "
+    "features that the model has a reference of, 1,000 at most; of all if it has none.",
     "values",
     (_FEATURE,),
 )

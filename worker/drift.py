@@ -79,8 +79,7 @@ class _Watched:
         )
         self.columns = np.array(_known(contract), np.intp)
         self.labels = [*labels_of(contract).values()]
-        self.labelled = self.columns[: len(self.labels)]
-        self.has_others = len(self.names) > len(self.labels)
+        self.has_others = len(self.columns) > len(self.labels)
         self.edges = None if self.reference is None else self.reference.edges_by_feature
         self.counts = None if self.reference is None else self.reference.counts_by_feature
         self.p_values = _calibration_p_values(contract)
@@ -136,15 +135,14 @@ class Drift:
 
     def _count(self, watched: _Watched, now: float) -> None:
         waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
-        features = np.concatenate([sample.features for sample in waiting])
+        features = np.concatenate([sample.features[:, watched.columns] for sample in waiting])
         p_values = np.concatenate([sample.p_values for sample in waiting])
-        missing = np.count_nonzero(np.isnan(features), axis=0)
-        labelled = missing[watched.labelled]
-        self._missing = self._missing + np.append(labelled, missing.sum() - labelled.sum())
+        missing, n = np.count_nonzero(np.isnan(features), axis=0), len(watched.labels)
+        self._missing = self._missing + np.append(missing[:n], missing[n:].sum())
         self._sampled += len(features)
         counts = np.zeros((0, BINS), np.int64)
         if watched.edges is not None:
-            counts = count(features[:, watched.columns], watched.edges)
+            counts = count(features, watched.edges)
         self._add(_Block(self._waiting_since, len(features), counts, _binned(p_values)), now)
 
     def _add(self, more: _Block, now: float) -> None:

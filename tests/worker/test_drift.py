@@ -186,7 +186,8 @@ def test_ten_thousand_features_make_few_series():
     assert bench.value("feature_drift_psi", feature=OTHERS) > 0.25
     assert bench.value("feature_drift_psi", feature="x999") < 0.25
     missing = bench.value("sampled_missing_values_total", feature=OTHERS)
-    assert missing == pytest.approx(0.01 * 9_950 * 2 * ROWS_AT_ONCE, rel=0.05)
+    # Those that there is a reference of, to be held against the reference's.
+    assert missing == pytest.approx(0.01 * 950 * 2 * ROWS_AT_ONCE, rel=0.1)
 
 
 def test_what_the_pooled_label_hides_is_named_in_the_log_once(caplog):

@@ -8,8 +8,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$1 java_home=$2 jars=$3
-slim=python:3.11-slim
-full=python:3.11
+slim=python:3.11.14-slim-bookworm
+full=python:3.11.14-bookworm
 kafka=apache/kafka:4.3.1
 prometheus=prom/prometheus:v3.5.0
 alertmanager=prom/alertmanager:v0.28.1
