@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from demo.broker import free_port
@@ -35,12 +36,12 @@ class WorkerProcess:
         self._environment = {**os.environ, **settings, "ODRADEK_HTTP_PORT": str(self.http_port)}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start the worker; do not wait."""
+    def start(self, within: Sequence[str] = ()) -> None:
+        """Start the worker, by the command `within` if there is one; do not wait."""
         self.starts += 1
         with self.log.open("ab") as log:
             self._process = start_child(
-                [sys.executable, "-m", "worker", "run"],
+                [*within, sys.executable, "-m", "worker", "run"],
                 new_session=True,
                 env=self._environment,
                 stdout=log,

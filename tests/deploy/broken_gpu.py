@@ -14,7 +14,6 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from demo.process import start_child
 from demo.worker_process import WorkerProcess
 
 # Its first argument is an empty folder, the others are the command that sees the other /dev.
@@ -41,7 +40,7 @@ def why_not() -> str | None:
     if sys.platform != "linux" or shutil.which("unshare") is None:
         return "it takes Linux and its program unshare"
     with tempfile.TemporaryDirectory() as folder:
-        command = _within(Path(folder), "true")
+        command = [*_within(Path(folder)), "true"]
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if tried.returncode == 0 else f"no mount namespace: {tried.stderr.strip()}"
 
@@ -50,16 +49,10 @@ def start_beside_a_broken_gpu(worker: WorkerProcess) -> None:
     """Start a worker that was ended; do not wait."""
     dev = worker.log.with_suffix(".dev")
     dev.mkdir(exist_ok=True)
-    with worker.log.open("ab") as log:
-        worker._process = start_child(
-            _within(dev, sys.executable, "-m", "worker", "run"),
-            new_session=True,
-            env=worker._environment,
-            stdout=log,
-            stderr=log,
-        )
+    worker.start(_within(dev))
 
 
-def _within(dev: Path, *command: str) -> list[str]:
+def _within(dev: Path) -> list[str]:
+    """Return the command that starts another, named after it, where it sees that device."""
     unshare = shutil.which("unshare") or ""
-    return [unshare, "--mount", "--map-root-user", "sh", "-c", _PREPARE, "sh", str(dev), *command]
+    return [unshare, "--mount", "--map-root-user", "sh", "-c", _PREPARE, "sh", str(dev)]
