@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         30.0, description="How long the broker may take to answer at start."
     )
     stuck_after_s: Seconds = Field(
-        120.0, description="/healthz fails when no turn or poll ended for so long."
+        120.0, description="So long without a turn, a poll or its group, and /healthz fails."
     )
     drift_window_s: Seconds = Field(
         900.0, description="How far back drift is measured, on a topic that is not quiet."
