@@ -29,8 +29,10 @@ lint: $(VENV)/dev.installed ## ruff and mypy --strict.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-unit: $(VENV)/dev.installed $(if $(CI),test-deps) ## The tests alone.
-	$(BIN)/python -m pytest $(TESTS)
+# A file of tests is one process's; each has a Kafka of its own.
+JOBS ?= 2
+unit: $(VENV)/dev.installed $(if $(CI),test-deps) ## The tests alone: TESTS=tests/worker; JOBS=2 processes.
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 # Without them the tests of alerts and dashboards skip; in CI they fail.
 test-deps: ## Install Prometheus and Alertmanager from Debian's packages, for the tests of alerts.

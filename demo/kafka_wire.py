@@ -2,22 +2,30 @@
 
 This module owns the choice of ports, and the few bytes of Kafka's protocol that we speak ourselves.
 
-1. A chosen port lies where no outgoing connection takes it from a broker that comes back.
+1. A chosen port lies where no outgoing connection takes it from a broker that comes back, and is
+   chosen once.
 2. A Kafka that is absent, frozen or too slow answers "no": a question never raises.
 3. A question takes one connection, closed with the answer: nothing is kept, retried or logged.
 
 It starts nothing, and knows no records: those are for a real client.
 """
 
+import fcntl
+import os
 import random
 import socket
 import struct
+import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 HOST = "127.0.0.1"
 # Below every system's ephemeral range, from which an outgoing connection could take a killed
 # broker's port before it comes back.
 PORTS = range(20_000, 32_000)
+_given: set[int] = set()
 
 API_VERSIONS, FIND_COORDINATOR = 18, 10
 COORDINATOR_KINDS = (0, 1)  # Of a group, of a transaction.
@@ -30,16 +38,33 @@ class BrokerUnavailable(RuntimeError):
     """There is no broker, for a reason outside our code: the download, Java, a port, Kafka."""
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 on which a server could listen a moment ago."""
-    for port in random.sample(PORTS, len(PORTS)):
+def free_port(among: Sequence[int] = PORTS) -> int:
+    """Return a port of 127.0.0.1 on which a server could listen a moment ago.
+
+    It is given once in the life of this process, and to no other that asks meanwhile: the server
+    may take seconds to listen there.
+    """
+    ledger = _ledger()
+    # By the system's randomness: two processes with one seed need not try the same ports.
+    for port in random.SystemRandom().sample(among, len(among)):
         with suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As Java does.
             probe.bind((HOST, port))
-            return port
+            if port not in _given:
+                # A lock of one byte of a file, let go as this process ends, however it ends.
+                fcntl.lockf(ledger, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+                _given.add(port)
+                return port
     raise BrokerUnavailable(
-        f"Every port from {PORTS[0]} to {PORTS[-1]} is in use, wanted a free one."
+        f"Every port from {among[0]} to {among[-1]} is in use, wanted a free one."
     )
+
+
+@cache
+def _ledger() -> int:
+    """Open the file, and never close it: that would let go of every lock."""
+    path = Path(tempfile.gettempdir()) / f"odradek-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def answers(port: int, timeout_s: float = 1.0) -> bool:

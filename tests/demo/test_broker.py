@@ -211,6 +211,29 @@ def test_a_listener_that_properties_add_is_served_beside_ours():
             produce(broker.bootstrap_servers, "both", bytes(20_000))
 
 
+def test_a_port_is_given_once_however_many_ask():
+    begin = free_port() // 100 * 100
+    ask = f"from demo.kafka_wire import *; print(free_port(range({begin}, {begin + 100})), flush=1)"
+    holding = [sys.executable, "-c", f"{ask}; input()"]
+    ours = [free_port(range(begin, begin + 100)) for _ in range(10)]
+
+    def take_all():
+        while True:
+            ours.append(free_port(range(begin, begin + 100)))
+
+    with (
+        subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first,
+        subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as second,
+    ):
+        theirs = [int(process.stdout.readline()) for process in (first, second)]
+        with pytest.raises(BrokerUnavailable, match="in use"):
+            take_all()
+        assert len({*ours, *theirs}) == len(ours) + 2
+        first.communicate(b"\n")
+        assert free_port(range(begin, begin + 100)) == theirs[0], "what has ended holds none"
+        second.communicate(b"\n")
+
+
 def test_a_lost_race_for_a_port_is_run_again_on_another():
     broker = Broker()
     with socket.create_server((HOST, broker.ports[0])) as quicker, broker:
