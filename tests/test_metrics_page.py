@@ -25,7 +25,7 @@ def scraped() -> str:
     """What a worker of a while shows: something of everything."""
     metrics = Metrics()
     metrics.watch_health(Health(60.0, last_beat=0.0), lambda: 1.0)
-    metrics.watch_lag(lambda: {0: 3}, lambda: 1)
+    metrics.watch_partitions(lambda: {0: 3}, lambda: {0: 7})
     model = a_model()
     metrics.model_load("accepted", model, now=1.0)
     for client in ("consumer", "producer"):

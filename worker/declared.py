@@ -63,6 +63,7 @@ SECTIONS = (
         "Group and topics",
         (
             kafka.LAG,
+            kafka.POSITION,
             kafka.ASSIGNED,
             kafka.REBALANCES,
             kafka.COMMITS,

@@ -35,6 +35,13 @@ LAG = Metric(
     "records",
     (Label("partition", bound="the partitions that the worker has"),),
 )
+POSITION = Metric(
+    "gauge",
+    "odradek_position_offset",
+    "The offset in a partition that this worker reads next.",
+    "offset",
+    (Label("partition", bound="the partitions that the worker has"),),
+)
 ASSIGNED = Metric(
     "gauge", "odradek_assigned_partitions", "How many partitions the worker reads.", "partitions"
 )

@@ -52,7 +52,7 @@ MODEL_LOADS = Metric(
 MODEL_FILE_REFUSED = Metric(
     "gauge",
     "odradek_model_file_refused",
-    "1 while the model file is one that was refused, and another model scores.",
+    "1 while the model file is one that was refused, or is gone, and another model scores.",
     "1",
 )
 FALLBACK = Metric(
@@ -80,8 +80,9 @@ TARGET_RATE = Metric(
 EXPECTED_RATE = Metric(
     "gauge",
     "odradek_expected_flag_rate",
-    "The share of normal events that the current model flags on average: k / (n + 1), with k of n "
-    "calibration events at or above the threshold.",
+    "The share of normal events that the current model flags on average: k / (n + 1), with k - 1 "
+    "of n calibration events above the threshold. Scores that tie with it count for none: they are "
+    "not flagged.",
     "1",
 )
 EXPECTED_RATE_SD = Metric(
@@ -163,7 +164,8 @@ SCORE_DRIFT = Metric(
 DRIFT_EVENTS = Metric(
     "gauge",
     "odradek_drift_window_events",
-    "Sampled events in the drift window. Without any drift, an index is about 9 divided by this.",
+    "Sampled events in the drift window. Without any drift, a feature's index is about 9 divided "
+    "by this, and 9 by the events of the reference.",
     "events",
 )
 DRIFT_SECONDS = Metric(

@@ -10,7 +10,10 @@ from schemas.score import Verdict
 from worker.metric import Label, Metric
 from worker.turn import Released
 
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SECONDS = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    *(120, 300, 600, 1_800, 3_600),  # Of events that come late by nature.
+)
 STAGE_SECONDS = (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 BATCH_RECORDS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 

@@ -171,7 +171,7 @@ class Drift:
 
     def _say_which_other_drifts(self, watched: _Watched, window: _Block) -> None:
         """Name, in the log, what the pooled label hides: when it begins to drift, and when not."""
-        if watched.counts is None or window.events < WINDOW_EVENTS_MIN:
+        if watched.counts is None or window.events < SHOWN_EVENTS_MIN:
             return
         n = len(watched.labels)
         indices = stability_index(window.features[n:], watched.counts[n:])

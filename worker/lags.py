@@ -75,9 +75,9 @@ class Lags:
                     error,
                 )
 
-    def partitions(self) -> int:
-        """Return how many partitions are being read. Any thread may ask."""
-        return len(self._positions)
+    def positions(self) -> Mapping[int, int]:
+        """Return the offset that is read next in each partition. Any thread may ask."""
+        return dict(self._positions)
 
     def __call__(self) -> Mapping[int, int]:
         """Return the lag of each partition that is being read. Any thread may ask."""

@@ -130,19 +130,21 @@ class Metrics:
         """Say which model scores, and where: when it is loaded, and when its GPU fails."""
         self._model.scores_with(current)
 
-    def watch_lag(
-        self, lags: Callable[[], Mapping[int, int]], assigned: Callable[[], int] | None = None
+    def watch_partitions(
+        self, lags: Callable[[], Mapping[int, int]], positions: Callable[[], Mapping[int, int]]
     ) -> None:
-        """Report, at each scrape, how many records each of our partitions is behind, and how many
-        partitions that are, known lag or not."""
+        """Report, at each scrape, where we are in each of our partitions, and how many records
+        behind, where that is known."""
 
         def ask() -> Iterator[Series]:
-            behind = lags()
-            for partition, lag in behind.items():
+            at = positions()
+            for partition, position in at.items():
+                yield Series(kafka.POSITION, position, (str(partition),))
+            for partition, lag in lags().items():
                 yield Series(kafka.LAG, lag, (str(partition),))
-            yield Series(kafka.ASSIGNED, len(behind) if assigned is None else assigned())
+            yield Series(kafka.ASSIGNED, len(at))
 
-        Asked(self.registry, (kafka.LAG, kafka.ASSIGNED), ask)
+        Asked(self.registry, (kafka.LAG, kafka.POSITION, kafka.ASSIGNED), ask)
 
     def watch_health(self, health: Health, monotonic: Callable[[], float]) -> None:
         """Report, at each scrape, what the probes would be answered."""

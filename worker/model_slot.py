@@ -23,13 +23,14 @@ from worker.model import Model
 log = logging.getLogger(__name__)
 
 Signature = tuple[int, int, int]
+GONE_S = 10.0
 
 
 class ModelSlot:
     """Holds the current model of one file.
 
     `on_load` is told the outcome of every attempt, `accepted`, `refused`, or `unchanged` where the
-    file is the current model's, and which model is current after it.
+    file is the current model's, and which model is current after it. No file is refused too.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ModelSlot:
         self._on_load = on_load
         self._seen: Signature | None = _signature(path)
         self._next_check: float = 0.0
+        self._gone_since: float | None = None
         self.current = self._first()
 
     def refresh(self, now: float) -> None:
@@ -56,7 +58,11 @@ class ModelSlot:
             return
         self._next_check = now + self._check_interval_s
         signature = _signature(self._path)
-        if signature is None or signature == self._seen:
+        if signature is None:
+            self._look_for_long(now)
+            return
+        self._gone_since = None
+        if signature == self._seen:
             return
         self._seen = signature
         try:
@@ -87,6 +93,21 @@ class ModelSlot:
         )
         self.current = model
         self._on_load("accepted", model)
+
+    def _look_for_long(self, now: float) -> None:
+        """Say that the file is gone; not of the moment between a writer's remove and rename."""
+        if self._gone_since is None:
+            self._gone_since = now
+        if self._seen is not None and now - self._gone_since >= GONE_S:
+            self._seen = None  # Whatever comes there next is tried.
+            log.error(
+                "Model file %s is gone. Still scoring with %s, which is in memory alone: a worker "
+                "that starts now finds none and ends.",
+                self._path,
+                _describe(self.current),
+                extra=fields(outcome="refused"),
+            )
+            self._on_load("refused", self.current)
 
     def _first(self) -> Model:
         try:
@@ -143,7 +164,7 @@ def _signature(path: Path) -> Signature | None:
     try:
         status = path.stat()
     except OSError:
-        return None  # Between a writer's remove and rename; the current model goes on.
+        return None
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 

@@ -114,7 +114,7 @@ def kafka_source(settings: Settings, broker: Connected, seen: Watched, holds: Ho
         jump_gaps=settings.on_gap == "jump",
         in_transactions=settings.delivery == "exactly-once",
     )
-    seen.metrics.watch_lag(source.lags, source.lags.partitions)
+    seen.metrics.watch_partitions(source.lags, source.lags.positions)
     return source
 
 

@@ -38,7 +38,7 @@ def main() -> int:
     if (chosen.set or chosen.grafana) and chosen.out is None:
         parser.error("--set and --grafana go with --out; seen no --out. Nothing is written")
     try:
-        changed = Parameters().with_changes(dict(each.split("=", 1) for each in chosen.set))
+        changed = Parameters().with_changes(chosen.set)
     except ValueError as error:
         parser.error(f"--set: {error}. Nothing is written")
     files = {chosen.out: rule_file(changed)} if chosen.out else shipped()

@@ -103,12 +103,16 @@ def flag_rate_rules(p: Parameters) -> tuple[Rule, ...]:
 def drift_rules(p: Parameters) -> tuple[Rule, ...]:
     """Return the rules about drift."""
     ours = f'{{job="{p.job}"}}'
+    # Of a small calibration, from which the reference is made too, even honest events differ.
+    large_enough = (
+        f"scalar(min(odradek_calibration_events{ours}) >= bool {p.drift_calibration_min})"
+    )
     return (
         Rule(
             "OdradekFeatureDrift",
             "odradek-detection",
             "ticket",
-            f"max by (feature) (odradek_feature_drift_psi{ours})",
+            f"max by (feature) (odradek_feature_drift_psi{ours})\n* {large_enough}",
             p.drift_psi,
             p.drift_for_s,
             "Feature {{ $labels.feature }} is not distributed as in training (PSI "
@@ -120,9 +124,7 @@ def drift_rules(p: Parameters) -> tuple[Rule, ...]:
             "OdradekScoreDrift",
             "odradek-detection",
             "ticket",
-            # Of a small calibration even honest p-values are not uniform.
-            f"max(odradek_score_drift_psi{ours})\n"
-            f"* (min(odradek_calibration_events{ours}) >= bool {p.drift_calibration_min})",
+            f"max(odradek_score_drift_psi{ours})\n* {large_enough}",
             p.drift_psi,
             p.drift_for_s,
             'Scores are not distributed as in calibration (PSI {{ printf "%.2f" $value }})',

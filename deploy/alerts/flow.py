@@ -20,6 +20,7 @@ def worker_rules(p: Parameters) -> tuple[Rule, ...]:
             f"{{{{ $value }}}} of {p.workers_expected} workers are not there",
             "They do not answer, or are gone from discovery. The others have taken their "
             "partitions; watch the lag.",
+            keep_s=p.keep_firing_s,
         ),
         Rule(
             "OdradekRestarts",
@@ -45,6 +46,7 @@ def worker_rules(p: Parameters) -> tuple[Rule, ...]:
             "Nothing is lost while it holds. rejects: the breaker is open, almost nothing on the "
             "input topic can be scored. output: an output topic refuses what is written. input: "
             "the input topic is gone.",
+            keep_s=p.keep_firing_s,
         ),
         Rule(
             "OdradekNotReady",
@@ -94,6 +96,21 @@ def flow_rules(p: Parameters) -> tuple[Rule, ...]:
             keep_s=p.keep_firing_s,
         ),
         Rule(
+            "OdradekPartitionStalled",
+            "odradek-flow",
+            "page",
+            f"max by (partition) (odradek_lag_records{ours})\n"
+            f"* (max by (partition) (changes(odradek_position_offset{ours}"
+            f"[{duration(p.stalled_window_s)}])) == bool 0)",
+            p.stalled_records_min,
+            p.stalled_for_s,
+            'Partition {{ $labels.partition }} stands still, {{ printf "%.0f" $value }} records '
+            "behind",
+            "Others may go on. A producer has left a transaction open, its leader is away, or its "
+            "worker takes nothing.",
+            keep_s=p.keep_firing_s,
+        ),
+        Rule(
             "OdradekLatencyHigh",
             "odradek-flow",
             "page",
@@ -106,7 +123,7 @@ def flow_rules(p: Parameters) -> tuple[Rule, ...]:
             f"{p.latency_quantile:.0%} of events wait up to {{{{ $value | humanizeDuration }}}} "
             "for their score",
             f"From an event's own time to the acknowledged score; the objective is "
-            f"{p.latency_objective_s:g} s. 1m stands for a minute and longer.",
+            f"{p.latency_objective_s:g} s. 1h stands for an hour and longer.",
             keep_s=p.keep_firing_s,
         ),
     )

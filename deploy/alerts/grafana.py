@@ -7,6 +7,7 @@ as it is in Prometheus.
 
 from __future__ import annotations
 
+import hashlib
 from itertools import groupby
 from typing import Any
 
@@ -30,7 +31,7 @@ def provisioning(parameters: Parameters) -> dict[str, str]:
         {
             "orgId": 1,
             "name": name,
-            "folder": FOLDER,
+            "folder": _folder(parameters),
             "interval": duration(INTERVAL_S),
             "rules": [_rule(rule, parameters) for rule in members],
         }
@@ -45,7 +46,7 @@ def provisioning(parameters: Parameters) -> dict[str, str]:
 
 def _rule(rule: Rule, parameters: Parameters) -> dict[str, Any]:
     return {
-        "uid": rule.name.lower(),
+        "uid": _uid(rule, parameters),
         "title": rule.name,
         "condition": "B",
         "data": [
@@ -86,6 +87,19 @@ def _rule(rule: Rule, parameters: Parameters) -> dict[str, Any]:
         },
         "isPaused": False,
     }
+
+
+def _folder(parameters: Parameters) -> str:
+    """Return a folder for each job: within one, Grafana wants a rule's title only once."""
+    return FOLDER if parameters.job == Parameters.job else f"{FOLDER} {parameters.job}"
+
+
+def _uid(rule: Rule, parameters: Parameters) -> str:
+    """Return what no rule of another job has, of the 40 characters that Grafana takes."""
+    name = rule.name.lower()
+    if parameters.job == Parameters.job:
+        return name
+    return f"{name}-{hashlib.sha256(parameters.job.encode()).hexdigest()[:8]}"
 
 
 def _looks(seconds: int) -> str:

@@ -7,7 +7,19 @@ very rules that a team uses, with shorter times.
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+# Where a bound is not 0 below (for a window: 1 s), and none above.
+_LEAST = {"flag_factor": 1.0, "latency_quantile": 0.01}
+_MOST = {
+    "latency_quantile": 0.9999,
+    # The histogram's last bound: quantiles beyond it are told as it.
+    "latency_objective_s": 3_599.0,
+    "bad_share": 0.9999,
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,10 @@ class Parameters:
     lag_records_min: int = 10_000  # A smaller lag is nobody's concern, growing or not.
     lag_growth_per_s: float = 1.0  # A slope is never exactly 0.
     lag_for_s: int = 600
+    stalled_window_s: int = 600
+    # Behind the last record of a transaction lies its mark, which counts as lag.
+    stalled_records_min: int = 10
+    stalled_for_s: int = 300
     latency_objective_s: float = 5.0
     latency_quantile: float = 0.99
     latency_window_s: int = 300
@@ -74,16 +90,44 @@ class Parameters:
     model_age_for_s: int = 300
     fallback_for_s: int = 60
 
-    def with_changes(self, changes: dict[str, str]) -> Parameters:
-        """Return these parameters with some of them replaced, each read from its text.
+    def __post_init__(self) -> None:
+        """Refuse what would make a rule that never fires, always does, or cannot be read.
 
         Raises:
-            ValueError: there is no such parameter, or its text is no such value.
+            ValueError: a value is out of its bounds.
         """
-        kinds = {field.name: type(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        if unknown := changes.keys() - kinds.keys():
-            raise ValueError(
-                f"{', '.join(sorted(unknown))}: not a parameter; wanted of {', '.join(kinds)}"
-            )
-        read = {name: kinds[name](text) for name, text in changes.items()}
+        for name, kind in _kinds(self).items():
+            value = getattr(self, name)
+            if kind is str:
+                if not value or set(value) & set('"\\\n'):
+                    raise ValueError(f"{name} is {value!r}; wanted a text without quotes")
+                continue
+            low = 1 if name.endswith("_window_s") else _LEAST.get(name, 0)
+            high = _MOST.get(name, math.inf)
+            if not (low <= value <= high and math.isfinite(value)):
+                raise ValueError(f"{name} is {value:g}; wanted {low:g} to {high:g}")
+
+    def with_changes(self, changes: Sequence[str]) -> Parameters:
+        """Return these parameters with some of them replaced, each as NAME=VALUE.
+
+        Raises:
+            ValueError: there is no such parameter, or the text is no such value.
+        """
+        kinds = _kinds(self)
+        read: dict[str, Any] = {}
+        for change in changes:
+            name, equals, text = change.partition("=")
+            if name not in kinds:
+                raise ValueError(f"{name}: not a parameter; wanted of {', '.join(kinds)}")
+            if not equals:
+                raise ValueError(f"{change}: no value; wanted {name}=VALUE")
+            try:
+                read[name] = kinds[name](text)
+            except ValueError:
+                number = "a whole number" if kinds[name] is int else "a number"
+                raise ValueError(f"{name} is {text!r}; wanted {number}") from None
         return dataclasses.replace(self, **read)
+
+
+def _kinds(parameters: Parameters) -> dict[str, type]:
+    return {each.name: type(each.default) for each in dataclasses.fields(parameters)}

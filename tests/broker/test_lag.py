@@ -28,7 +28,7 @@ def test_the_lag_grows_while_a_worker_holds_and_goes_when_it_reads_on(rig: Kafka
     for partition in range(2):
         rig.produce(topic, b"before", partition=partition)
     source = rig.source(topic, unique("group"), **{"statistics.interval.ms": 100})
-    rig.metrics.watch_lag(source.lags, source.lags.partitions)
+    rig.metrics.watch_partitions(source.lags, source.lags.positions)
 
     def lag(partition: int) -> float | None:
         labels = {"partition": str(partition)}

@@ -81,6 +81,13 @@ def lag(*partitions: str, worker: str = A) -> dict[str, str]:
     }
 
 
+def positions(*partitions: str, worker: str = A) -> dict[str, str]:
+    return {
+        f'odradek_position_offset{{{worker}, partition="{number}"}}': values
+        for number, values in enumerate(partitions)
+    }
+
+
 def ready(values: str, held: str = "0x60") -> dict[str, str]:
     return {
         f"odradek_ready{{{A}}}": values,
@@ -95,6 +102,15 @@ WORKERS = (
     Case("OdradekWorkersMissing", "it is there", {f"up{{{A}}}": "1x10"}, 8),
     Case("OdradekWorkersMissing", "one scrape failed", {f"up{{{A}}}": "1 1 0 1x10"}, 3),
     Case("OdradekWorkersMissing", "others are there", {f"up{{{OTHER}}}": "1x9"}, 5, {}, MISSING),
+    Case(
+        "OdradekWorkersMissing",
+        "it comes for half a minute every few, and this is one alert",
+        {f"up{{{A}}}": "0x4 1 0x4 1 0x4 1 0x9"},
+        10,
+        {},
+        MISSING,
+    ),
+    Case("OdradekWorkersMissing", "it is back for good", {f"up{{{A}}}": "0x4 1x20"}, 12),
     Case(
         "OdradekRestarts",
         "three restarts in a quarter of an hour",
@@ -168,6 +184,39 @@ FLOW = (
     Case("OdradekLagGrowing", "large, and steady", lag("900000x60"), 30),
     Case("OdradekLagGrowing", "growing, and small", lag("0+100x60"), 30),
     Case("OdradekLagGrowing", "a burst that is caught up", lag("0 20000 40000 20000 0x60"), 13),
+    Case(
+        "OdradekPartitionStalled",
+        "one of two, slowly",
+        {**lag("0+3x60", "5x60"), **positions("70x60", "0+100x60")},
+        30,
+        {"partition": "0"},
+        "Partition 0 stands still, 90 records behind",
+    ),
+    Case(
+        "OdradekPartitionStalled",
+        "from the one worker to the other, which stands still too",
+        {
+            **lag("50x8 stale"),
+            **positions("70x8 stale"),
+            **lag("_x9 50x60", worker=B),
+            **positions("_x9 70x60", worker=B),
+        },
+        30,
+        {"partition": "0"},
+        "Partition 0 stands still, 50 records behind",
+    ),
+    Case(
+        "OdradekPartitionStalled",
+        "behind, and moving now and then",
+        {**lag("900000x60"), **positions("0x9 1x9 2x9 3x9 4x9")},
+        40,
+    ),
+    Case(
+        "OdradekPartitionStalled",
+        "read to its end, but for the mark of a transaction",
+        {**lag("1x60"), **positions("70x60")},
+        30,
+    ),
     Case(
         "OdradekLatencyHigh",
         "half of the events are late",

@@ -28,6 +28,16 @@ def score_drift(index: str, events: int = 9_999) -> dict[str, str]:
     }
 
 
+def feature_drift(events: int = 9_999, **indices: str) -> dict[str, str]:
+    return {
+        **{
+            f'odradek_feature_drift_psi{{{A}, feature="{name}"}}': index
+            for name, index in indices.items()
+        },
+        f"odradek_calibration_events{{{A}}}": f"{events}x60",
+    }
+
+
 DETECTION = (
     Case(
         "OdradekFlagRateHigh",
@@ -68,10 +78,7 @@ DETECTION = (
     Case(
         "OdradekFeatureDrift",
         "one of two features",
-        {
-            f'odradek_feature_drift_psi{{{A}, feature="x0"}}': "0.4x60",
-            f'odradek_feature_drift_psi{{{A}, feature="x1"}}': "0.1x60",
-        },
+        feature_drift(x0="0.4x60", x1="0.1x60"),
         25,
         {"feature": "x0"},
         "Feature x0 is not distributed as in training (PSI 0.40)",
@@ -79,13 +86,14 @@ DETECTION = (
     Case(
         "OdradekFeatureDrift",
         "as much as chance makes",
-        {f'odradek_feature_drift_psi{{{A}, feature="x0"}}': "0.14x60"},
+        feature_drift(x0="0.14x60"),
         25,
     ),
+    Case("OdradekFeatureDrift", "of 99 events", feature_drift(events=99, x0="0.3x60"), 25),
     Case(
         "OdradekFeatureDrift",
         "around its limit it is one alert",
-        {f'odradek_feature_drift_psi{{{A}, feature="x0"}}': "0.4x20 0.24x2 0.26x2 0.24x3 0.26x9"},
+        feature_drift(x0="0.4x20 0.24x2 0.26x2 0.24x3 0.26x9"),
         27,
         {"feature": "x0"},
         "Feature x0 is not distributed as in training (PSI 0.26)",

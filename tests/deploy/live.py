@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -38,6 +39,8 @@ SHORT = dataclasses.replace(
     lag_window_s=12,
     lag_records_min=100,
     lag_for_s=2,
+    stalled_window_s=6,
+    stalled_for_s=2,
     latency_objective_s=2.0,
     latency_window_s=5,
     latency_for_s=1,
@@ -118,7 +121,11 @@ class OnCall:
         flow = self.prometheus.query(
             f'increase(odradek_records_total{{job="{job}", outcome="normal"}}[4s]) > 0'
         )
-        return bool(flow) and not self.prometheus.query(f'ALERTS{{job="{job}"}}')
+        return bool(flow) and not self.what_is_wrong(job)
+
+    def what_is_wrong(self, job: str) -> list[Mapping[str, Any]]:
+        """Return the series of its alerts, pending ones among them."""
+        return self.prometheus.query(f'ALERTS{{job="{job}"}}')
 
     def is_told(self, watched: Watched, alert: str) -> Told:
         """Wait until the alert has come; its rule must have returned series just before."""

@@ -133,7 +133,9 @@ def _nothing_is_left(engine: Engine) -> None:
 def _write_rules(folder: Path) -> Path:
     """Write the stack's alert rules: two workers expected, missed after some seconds."""
     rules = folder / "alerts.yml"
-    parameters = Parameters(workers_expected=WORKERS, workers_missing_for_s=MISSING_FOR_S)
+    parameters = Parameters(
+        workers_expected=WORKERS, workers_missing_for_s=MISSING_FOR_S, keep_firing_s=MISSING_FOR_S
+    )
     rules.write_text(rule_file(parameters))
     folder.chmod(0o755)  # Prometheus is another user.
     rules.chmod(0o644)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.alerts.__main__ import main as write_rules
 from deploy.alerts.__main__ import shipped
+from deploy.alerts.grafana import provisioning
 from deploy.alerts.parameters import Parameters
 from deploy.alerts.rules import rule_file, rules, told_of
 from deploy.grafana.boards import BOARDS
@@ -21,6 +23,7 @@ from tests.components import program
 from tests.deploy import alert_cases, detection_cases
 from tests.deploy.alert_cases import Case
 from worker.declared import DECLARED
+from worker.declared_turns import SECONDS
 
 ROOT = Path(__file__).parents[2]
 CASES = (*alert_cases.CASES, *detection_cases.CASES)
@@ -119,16 +122,55 @@ def test_every_rule_waits_and_says_what_whom_and_where():
         assert told_of(rule, Parameters())["runbook_url"].endswith(f"#{rule.name.lower()}")
 
 
-def test_a_parameter_that_does_not_exist_is_refused_by_name():
-    with pytest.raises(ValueError, match="lag_recods_min: not a parameter"):
-        Parameters().with_changes({"lag_recods_min": "3"})
-    assert Parameters().with_changes({"workers_expected": "3"}).workers_expected == 3
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("lag_recods_min=3", "lag_recods_min: not a parameter"),
+        ("workers_expected", "no value; wanted workers_expected=VALUE"),
+        ("workers_expected=three", "'three'; wanted a whole number"),
+        ("workers_expected=-1", "is -1; wanted 0"),
+        ("latency_objective_s=3600", "is 3600; wanted 0 to 3599"),
+        ("latency_quantile=99", "is 99; wanted 0.01"),
+        ("bad_share=1.5", "is 1.5; wanted 0"),
+        ("lag_growth_per_s=nan", "is nan"),
+        ("flag_window_s=0", "is 0; wanted 1"),
+        ("flag_factor=0", "is 0; wanted 1"),
+        ('job=a"b', "wanted a text without quotes"),
+    ],
+)
+def test_a_parameter_that_would_make_a_dead_or_broken_rule_is_refused_by_name(change, said):
+    with pytest.raises(ValueError, match=said) as refused:
+        Parameters().with_changes([change])
+    assert str(refused.value).startswith(change.partition("=")[0])
+
+
+def test_a_parameter_is_read_from_its_text():
+    changed = Parameters().with_changes(["workers_expected=3", "bad_share=0.5", "job=a b"])
+    assert (changed.workers_expected, changed.bad_share, changed.job) == (3, 0.5, "a b")
+
+
+def test_an_objective_lies_within_what_the_histogram_can_tell():
+    assert Parameters(latency_objective_s=SECONDS[-1] - 1)
+    with pytest.raises(ValueError, match="latency_objective_s"):
+        Parameters(latency_objective_s=SECONDS[-1])
+
+
+def test_the_rules_of_two_jobs_stand_side_by_side_in_grafana():
+    def told_apart(job: str) -> tuple[str, set[str]]:
+        (*groups,) = yaml.safe_load(provisioning(Parameters(job=job))["rules.yml"])["groups"]
+        (folder,) = {group["folder"] for group in groups}
+        return folder, {rule["uid"] for group in groups for rule in group["rules"]}
+
+    (ours, our_ids), (theirs, their_ids) = told_apart("odradek-worker"), told_apart("payments")
+    assert ours != theirs
+    assert not our_ids & their_ids
+    assert all(len(uid) <= 40 for uid in their_ids)
 
 
 def test_what_the_runbook_sends_one_to_is_there():
     runbook = (ROOT / "docs/runbook.md").read_text()
     panels = {panel.title for board in BOARDS for panel in board.panels}
-    named = set(re.findall(r'"([A-Z][^"`]*)"', runbook)) - {"NAME"}  # A label in a query.
+    named = set(re.findall(r'"([A-Z][^"`]*)"', runbook)) - {"NAME", "P"}  # Labels in queries.
     assert named
     assert named <= panels
     metrics = {metric.scraped_name for metric in DECLARED}

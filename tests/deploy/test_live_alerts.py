@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from demo.broker import Broker
@@ -23,7 +23,7 @@ from deploy.alerts.rules import recorded, rules
 from deploy.grafana.boards import BOARDS
 from tests.components import or_skip, within
 from tests.deploy import broken_gpu, feed
-from tests.deploy.live import OnCall, Watched, a_model
+from tests.deploy.live import WAIT_S, OnCall, Watched, a_model
 from tests.deploy.monitoring import monitoring
 from tests.end_to_end.stream import PARTITIONS
 
@@ -76,7 +76,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
 
 
 def dying(night: Night) -> None:
-    """Killed; and before it is started again, its input is deleted."""
+    """Killed; and before it is started again, its input is deleted. Then a producer leaves a
+    transaction open."""
     watched, on_call = night.watched["dying"], night.on_call
     watched.worker.kill()
     on_call.is_told(watched, "OdradekWorkersMissing")
@@ -92,6 +93,17 @@ def dying(night: Night) -> None:
     on_call.is_relieved(watched, "OdradekNoEvents")
     on_call.is_relieved(watched, "OdradekRestarts")
     on_call.is_relieved(watched, "OdradekInputLost")
+    producer = Producer(
+        {"bootstrap.servers": watched.stream.servers, "transactional.id": watched.stream.input}
+    )
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(watched.stream.input, b"not yet", partition=0)
+    producer.flush(10)
+    told = on_call.is_told(watched, "OdradekPartitionStalled")
+    assert told.labels["partition"] == "0"
+    producer.abort_transaction(10)
+    on_call.is_relieved(watched, "OdradekPartitionStalled")
 
 
 def shifting(night: Night) -> None:
@@ -187,9 +199,15 @@ def limit_offsets(broker: Broker, bytes_max: str | None) -> None:
 FAULTS: dict[Callable[[Night], None], set[str]] = {
     dying: {"OdradekLatencyHigh", "OdradekNotReady", "OdradekLagGrowing"},
     shifting: set(),
-    poisoned: {"OdradekNoEvents", "OdradekFeatureDrift", "OdradekScoreDrift"},
+    poisoned: {
+        "OdradekNoEvents",
+        "OdradekPartitionStalled",
+        "OdradekFeatureDrift",
+        "OdradekScoreDrift",
+    },
     remodelled: {"OdradekLatencyHigh"},
     stalled: {
+        "OdradekPartitionStalled",
         "OdradekLatencyHigh",
         "OdradekLagGrowing",
         "OdradekRestarts",
@@ -201,7 +219,7 @@ FAULTS: dict[Callable[[Night], None], set[str]] = {
 def test_each_fault_is_told_by_its_alerts_and_relieved_and_no_other_worker_is(night: Night):
     on_call = night.on_call
     for job in night.watched:
-        assert within(lambda job=job: on_call.sees_health(job))
+        assert within(lambda job=job: on_call.sees_health(job), WAIT_S), on_call.what_is_wrong(job)
     with ThreadPoolExecutor(len(FAULTS)) as pool:
         for future in [pool.submit(fault, night) for fault in FAULTS]:
             future.result()

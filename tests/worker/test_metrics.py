@@ -291,18 +291,20 @@ def test_one_model_is_current():
     assert sample(metrics, "odradek_provider_fallback") == 0
 
 
-def test_lag_is_asked_for_at_each_scrape():
+def test_lag_and_position_are_asked_for_at_each_scrape():
     metrics = Metrics()
-    lags = {0: 3}
-    metrics.watch_lag(lambda: lags)
+    lags, positions = {0: 3}, {0: 7, 1: 9}
+    metrics.watch_partitions(lambda: lags, lambda: positions)
     assert sample(metrics, "odradek_lag_records", partition="0") == 3
-    lags[0] = 1
+    lags[0], positions[0] = 1, 9
     assert sample(metrics, "odradek_lag_records", partition="0") == 1
+    assert sample(metrics, "odradek_position_offset", partition="0") == 9
+    assert sample(metrics, "odradek_assigned_partitions") == 2
 
 
 def test_what_is_scraped_parses_and_every_metric_has_its_sentence():
     metrics = Metrics()
-    metrics.watch_lag(lambda: {0: 1})
+    metrics.watch_partitions(lambda: {0: 1}, lambda: {0: 1})
     families = [*text_string_to_metric_families(generate_latest(metrics.registry).decode())]
     ours = [family for family in families if family.name.startswith("odradek_")]
     assert len(ours) >= 15

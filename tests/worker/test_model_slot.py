@@ -110,6 +110,23 @@ def test_a_file_that_goes_away_leaves_the_model_in_place(place):
     assert place.look() == "2"
 
 
+def test_a_file_that_stays_away_is_told_once_until_it_is_there_again(place, caplog):
+    place.path.unlink()
+    for _ in range(4):
+        place.look()
+    assert place.loads[1:] == []
+    for _ in range(4):
+        place.look()
+    assert place.loads[1:] == [("refused", "1")]
+    (line,) = caplog.messages
+    assert "is gone. Still scoring with" in line
+    place.put(GOOD)
+    place.look()
+    place.put(BETTER)
+    assert place.look() == "2"
+    assert place.loads[2:] == [("unchanged", "1"), ("accepted", "2")]
+
+
 def test_a_file_that_comes_back_as_it_was_is_the_same_model(place):
     place.put(BETTER[:-1])
     place.look()
