@@ -31,8 +31,11 @@ RULES = {rule.name: rule for rule in rules(Parameters())}
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    path = program("promtool", "prometheus")
-    return subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    return run(program("promtool", "prometheus"), *arguments)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def judge(folder: Path, rule_text: str, cases: tuple[Case, ...]) -> str:
@@ -100,9 +103,15 @@ def test_what_is_shipped_is_what_the_rules_make(path: Path):
     assert path.read_text() == shipped()[path], "run `python -m deploy.alerts`"
 
 
-def test_promtool_has_nothing_against_the_rules():
-    answer = promtool("check", "rules", str(ROOT / "deploy/prometheus/alerts.yml"))
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+def test_prometheus_and_alertmanager_have_nothing_against_what_the_stack_gives_them():
+    """The rules among them: the configuration names their file."""
+    amtool = program("amtool", "prometheus-alertmanager")
+    for answer in (
+        promtool("check", "config", str(ROOT / "deploy/prometheus/prometheus.yml")),
+        run(amtool, "check-config", str(ROOT / "deploy/alertmanager/alertmanager.yml")),
+    ):
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert "SUCCESS" in answer.stdout
 
 
 def test_each_rule_has_its_chapter_in_the_runbook_and_each_chapter_its_rule():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,24 @@ def test_the_rules_see_the_job_and_the_workers_that_the_pod_monitor_makes():
     assert [each["job_name"] for each in compose["scrape_configs"]] == [job]
     relabelled = {each["targetLabel"]: each["sourceLabels"] for each in endpoint["relabelings"]}
     assert relabelled == {"instance": ["__meta_kubernetes_pod_name"]}
+
+
+def test_a_manifest_with_other_parameters_is_written_and_a_wrong_one_refused(
+    tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "alerts.yaml"
+    arguments = ["--set", "runbook=https://runs.example/book.md", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["deploy.kubernetes", *arguments])
+    assert generator.main() == 0
+    text = out.read_text()
+    assert "runbook_url: https://runs.example/book.md#odradekrestarts" in text
+    assert f"{WORKERS} - (sum(up" in text
+    for wrong in (["--set", "job"], ["--set", "job=a"], ["--sett", "job=a"]):
+        monkeypatch.setattr(sys, "argv", ["deploy.kubernetes", *wrong])
+        with pytest.raises(SystemExit):
+            generator.main()
+    assert "Nothing is written" in capsys.readouterr().err
+    assert ALERTS.read_text() == shipped()
 
 
 def test_a_service_named_kafka_puts_nothing_into_the_pods():
