@@ -9,6 +9,7 @@ import http.client
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from schemas.errors import SettingsError
 
@@ -31,21 +32,24 @@ def health(arguments: Sequence[str]) -> int:
     """Ask a worker how it is, say its answer, and return 0 or 1.
 
     Raises:
-        SettingsError: an argument or the port is none.
+        SettingsError: an argument, the host or the port is none.
     """
     path, host, port = _asked(arguments)
     if path is None:
         sys.stdout.write(_HELP)
         return 0
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        well, text = answer.status == http.client.OK, answer.read().decode(errors="replace")
+        with closing(http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            well, text = answer.status == http.client.OK, answer.read().decode(errors="replace")
+    except (UnicodeError, http.client.InvalidURL) as error:
+        raise SettingsError(
+            f"the host to ask is {host!r} ({error}); wanted a name or an address, by "
+            "ODRADEK_HTTP_HOST or --http-host. Nothing was asked"
+        ) from None
     except (OSError, http.client.HTTPException) as error:
         well, text = False, f"{path} on {host} port {port} does not answer: {error}\n"
-    finally:
-        connection.close()
     (sys.stdout if well else sys.stderr).write(text)
     return 0 if well else 1
 

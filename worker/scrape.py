@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-import http.client
+import io
 import math
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TextIO, cast
 
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.parser import text_fd_to_metric_families
+
+from worker.fetch import fetch, late
 
 TIMEOUT_S = 2.0
+LATENCY = "odradek_event_latency_seconds"
 Labels = Mapping[str, str]
-# Workers are near; a proxy that the environment names for the world outside may not reach them.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+_LINE_CHARS_MAX = 65_536
+_VALUE_MAX = 2.0**53  # Beyond it a count of floats does not grow by 1 any more.
+_STARTED = "process_start_time_seconds"
+_SHARES = (
+    "odradek_target_flag_rate",
+    "odradek_expected_flag_rate",
+    "odradek_expected_flag_rate_stddev",
+)
+# The labels that `top` reads. Others may come and go with a worker's version.
+_LABELS = {
+    "odradek_held": ("hold",),
+    "odradek_model_info": ("name", "version", "digest", "provider"),
+    "odradek_lag_records": ("partition",),
+    "odradek_turn_stage_seconds_sum": ("stage",),
+    "odradek_turn_stage_seconds_count": ("stage",),
+    "odradek_dead_letters_total": ("reason",),
+    "odradek_flagged_events_total": ("feature",),
+    "odradek_feature_drift_psi": ("feature",),
+    f"{LATENCY}_bucket": ("le",),
+}
 
 
 @dataclass(frozen=True)
@@ -26,16 +48,24 @@ class Scrape:
     samples: Mapping[str, list[tuple[Labels, float]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, text: str, at: float) -> Scrape:
+    def of(cls, lines: Iterable[str], at: float) -> Scrape:
         """Read Prometheus' text format.
 
         Raises:
             ValueError: it is not that.
+            OSError: what reading the lines raises.
         """
         samples: dict[str, list[tuple[Labels, float]]] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+        try:
+            # The parser only iterates; it calls that a file.
+            for family in text_fd_to_metric_families(cast(TextIO, lines)):
+                for sample in family.samples:
+                    known = samples.setdefault(sample.name, [])
+                    known.append((sample.labels, float(sample.value)))
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  # The parser raises what comes, IndexError too.
+            raise ValueError(f"it does not answer with metrics: {error!r}") from None
         return cls(at, samples)
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -49,29 +79,65 @@ class Scrape:
             if labels.items() <= found.items():
                 yield found, value
 
+    def by(self, name: str, label: str) -> Mapping[str, float]:
+        """Return the sums of the series of a name that have the same value of a label."""
+        sums: dict[str, float] = defaultdict(float)
+        for labels, value in self.series(name):
+            sums[labels[label]] += value
+        return sums
+
     @property
     def started_at(self) -> float | None:
         """When the process began, epoch seconds."""
-        return self.value("process_start_time_seconds")
+        return self.value(_STARTED)
 
 
 def scrape(url: str) -> Scrape:
-    """Ask a worker for its metrics.
+    """Ask a worker for its metrics, for `TIMEOUT_S` at most.
 
     Raises:
-        OSError, ValueError: it does not answer, or not with metrics.
+        OSError, ValueError: it does not answer, or not with a worker's metrics.
     """
-    try:
-        # Only http and https: `top` looked at the scheme.
-        with _DIRECT.open(url, timeout=TIMEOUT_S) as answer:
-            text = answer.read().decode()
-    except urllib.error.HTTPError as error:
-        raise OSError(f"it answers {error.code} {error.reason}") from None
-    except urllib.error.URLError as error:
-        raise OSError(str(error.reason)) from None
-    except http.client.HTTPException as error:
-        raise OSError(f"it does not speak HTTP: {error!r}") from None
-    return Scrape.of(text, time.monotonic())
+    deadline = time.monotonic() + TIMEOUT_S
+    text = fetch(url, TIMEOUT_S)
+    found = Scrape.of(_lines(text, deadline), time.monotonic())
+    check(found)
+    return found
+
+
+def _lines(text: str, deadline: float) -> Iterator[str]:
+    """Yield lines until the deadline: to read a page of many MiB takes many seconds."""
+    for line in io.StringIO(text):  # By "\n" only: a name may have other ends of lines.
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{late(TIMEOUT_S)} that could be read in it")
+        if len(line) > _LINE_CHARS_MAX:
+            raise ValueError(f"a line has {len(line)} characters")
+        yield line
+
+
+def check(page: Scrape) -> None:
+    """Check that a page is a worker's, and that all that is shown of it can be.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if "odradek_ready" not in page.samples:
+        raise ValueError("it answers, but not with a worker's metrics: odradek_ready is not there")
+    for name, series in page.samples.items():
+        for labels, value in series:
+            if name.startswith(("odradek_", _STARTED)) and not abs(value) <= _VALUE_MAX:
+                raise ValueError(f"{name} is {value:g}; wanted a number below 2^53")
+            for label in _LABELS.get(name, ()):
+                if label not in labels:
+                    raise ValueError(f"{name} has no label {label!r}")
+    for name in _SHARES:
+        if (share := page.value(name)) is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share:g}; wanted 0 to 1")
+    for bound in page.by(f"{LATENCY}_bucket", "le"):
+        try:
+            float(bound)
+        except ValueError:
+            raise ValueError(f"{LATENCY} has a bucket le={bound!r}; wanted a number") from None
 
 
 @dataclass(frozen=True)
@@ -99,9 +165,12 @@ class Between:
 
     def increases(self, name: str, label: str) -> dict[str, float]:
         """Return by how much counters have grown, by a label; those that have not are left off."""
-        values = {labels[label] for labels, _ in self.after.series(name)}
-        grown = {value: self.increase(name, **{label: value}) for value in values}
-        return {value: by for value, by in grown.items() if by > 0}
+        return {value: by for value, by in self._increases(name, label).items() if by > 0}
+
+    def _increases(self, name: str, label: str) -> dict[str, float]:
+        before = {} if self.restarted else self.before.by(name, label)
+        after = self.after.by(name, label)
+        return {value: max(0.0, sum_ - before.get(value, 0.0)) for value, sum_ in after.items()}
 
     def quantile(self, name: str, q: float) -> float | None:
         """Return about which value a share q lies below, by a histogram's buckets.
@@ -109,8 +178,8 @@ class Between:
         Within a bucket values are taken to lie evenly, as PromQL's `histogram_quantile` does; above
         the last bound it is that bound. None: nothing was counted.
         """
-        texts = {labels["le"] for labels, _ in self.after.series(f"{name}_bucket")}
-        counts = {float(le): self.increase(f"{name}_bucket", le=le) for le in texts}
+        grown = self._increases(f"{name}_bucket", "le")
+        counts = {float(bound): count for bound, count in grown.items()}
         if not counts.get(math.inf):
             return None
         wanted, lower, below = q * counts[math.inf], 0.0, 0.0

@@ -76,7 +76,8 @@ def tracing(places: Places, model: Callable[[], Model], http_port: int) -> Traci
 
 
 class Sending(SpanExporter):
-    """Sends spans, and says once when they begin to be lost, and once when that is over.
+    """Sends spans, and says once when they begin to be lost, and once when that is over; why a
+    batch first failed it says even where the queue was full before.
 
     The SDK says it of each batch, and of each span that its queue has no room for: those lines
     are read here, and end here.
@@ -86,6 +87,7 @@ class Sending(SpanExporter):
         self._exporter = exporter
         self._why: str | None = None  # What the exporter has logged of this batch first.
         self._losing = False
+        self._failed = False  # A batch has, and that is said, since they began to be lost.
         self._lost = 0  # Spans of batches that failed.
         self._dropped = 0  # Spans that the queue had no room for, by the worker's thread.
         self._dropped_before = 0
@@ -100,9 +102,11 @@ class Sending(SpanExporter):
             self._why, result = str(error), SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             self._lost += len(spans)
-            self._lose(f"the collector did not take them: {self._why}")
+            # Also after "made faster than they are sent", which may only be what comes of it.
+            self._lose(f"the collector did not take them: {self._why}", again=not self._failed)
+            self._failed = True
         elif self._losing and self._dropped == self._dropped_before:
-            self._losing = False
+            self._losing = self._failed = False
             lost, self._lost = self._lost + self._dropped, 0
             self._dropped = 0
             log.info("Spans are sent again; %d were lost.", lost, extra=fields(outcome="ok"))
@@ -112,8 +116,8 @@ class Sending(SpanExporter):
     def shutdown(self) -> None:
         self._exporter.shutdown()
 
-    def _lose(self, why: str) -> None:
-        if not self._losing:
+    def _lose(self, why: str, *, again: bool = False) -> None:
+        if again or not self._losing:
             self._losing = True
             log.warning(
                 "Spans are lost, %s. Events are scored as before; said once, until it is over.",
@@ -122,14 +126,17 @@ class Sending(SpanExporter):
             )
 
     def _hear_exporter(self, record: logging.LogRecord) -> bool:
-        self._why = self._why or record.getMessage()
+        self._why = self._why or record.getMessage().rstrip(".")
         return False
 
     def _hear_queue(self, record: logging.LogRecord) -> bool:
         if not record.getMessage().startswith("Queue full"):
             return True
         self._dropped += 1
-        self._lose("they are made faster than they are sent: sample, by OTEL_TRACES_SAMPLER")
+        self._lose(
+            "they are made faster than they are sent: the collector is slow or does not answer, "
+            "or they are too many (sample, by OTEL_TRACES_SAMPLER)"
+        )
         return False
 
 

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from worker.scrape import Between, Scrape
+from worker.scrape import LATENCY, Between, Scrape
 
 _SHOWN = 5  # Features, reasons and the like that are named at most.
 _FAR = 3.0  # Standard deviations of chance that the band of flag rates spans to either side.
-_LATENCY = "odradek_event_latency_seconds"
 _HEAD = (
     *("WORKER", "STATE", "MODEL", "EVENTS/S", "FLAGGED", "TARGET", "BAND", "DEAD/S"),
     *("LAG", "P50", "P99"),
@@ -41,7 +40,7 @@ class Line(NamedTuple):
 
 def view(workers: Sequence[Seen], now: float) -> list[Line]:
     """Return all that is shown; `now` is epoch seconds."""
-    rows = [_HEAD, *(_row(worker, now) for worker in workers)]
+    rows = [_HEAD, *(tuple(map(plain, _row(worker, now))) for worker in workers)]
     widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
     lines = [
         Line(
@@ -70,7 +69,7 @@ def view(workers: Sequence[Seen], now: float) -> list[Line]:
         ("Features that drift most (PSI; above 0.25 is a shift)", _drift(answering)),
     ):
         if told:
-            lines += [Line(""), Line(title, heading=True), Line(f"  {told}")]
+            lines += [Line(""), Line(title, heading=True), Line(f"  {plain(told)}")]
     return lines
 
 
@@ -90,8 +89,8 @@ def _row(worker: Seen, now: float) -> tuple[str, ...]:
         band,
         _rate(lately.increase("odradek_dead_letters_total"), lately.seconds),
         _lag(after),
-        _time(lately.quantile(_LATENCY, 0.5)),
-        _time(lately.quantile(_LATENCY, 0.99)),
+        _time(lately.quantile(LATENCY, 0.5)),
+        _time(lately.quantile(LATENCY, 0.99)),
     )
 
 
@@ -117,14 +116,14 @@ def _model(lately: Between, now: float) -> str:
     made = after.value("odradek_model_created_timestamp_seconds")
     age = "" if made is None else f", {_age(now - made)}"
     fallen = " (GPU unused)" if after.value("odradek_provider_fallback") else ""
-    return plain(told[0] + age + fallen) if told else "-"
+    return told[0] + age + fallen if told else "-"
 
 
 def _flagged(long: Between) -> tuple[str, str]:
     """Return the share of scored events that were flagged, and the band that chance explains."""
     anomalous = long.increase("odradek_records_total", outcome="anomalous")
     scored = anomalous + long.increase("odradek_records_total", outcome="normal")
-    if not scored:
+    if scored < 1:
         return "-", "-"
     share = anomalous / scored
     told = f"{_percent(share)} of {scored:,.0f}"
@@ -156,7 +155,7 @@ def band(expected: float, own: float, scored: float) -> tuple[float, float]:
     sd = math.sqrt(expected * (1 - expected) / scored + own_variance)
     root = math.sqrt(expected)
     far = _FAR * sd / (2 * root)
-    low, high = max(0.0, root - far) ** 2, min(1.0, (root + far) ** 2)
+    low, high = max(0.0, root - far) ** 2, min(1.0, root + far) ** 2
     return math.floor(low * scored) / scored, math.ceil(high * scored) / scored
 
 
@@ -211,7 +210,7 @@ def _most(workers: Iterable[Seen], name: str, label: str) -> str:
 
 def _named(values: Mapping[str, float], form: str) -> str:
     most = sorted(values.items(), key=lambda item: -item[1])[:_SHOWN]
-    return ", ".join(f"{plain(name)} {form.format(value)}" for name, value in most)
+    return ", ".join(f"{name} {form.format(value)}" for name, value in most)
 
 
 def plain(text: str) -> str:
@@ -228,10 +227,6 @@ def _columns(letter: str) -> int:
     if unicodedata.combining(letter):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - columns(text))
 
 
 def cut(text: str, width: int) -> str:

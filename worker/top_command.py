@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import signal
@@ -10,18 +11,21 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from schemas.errors import SettingsError
+from worker.background import Call
+from worker.fetch import late
 from worker.health_command import LOOPBACK, given_address
-from worker.scrape import Between, Scrape, scrape
+from worker.scrape import TIMEOUT_S, Between, Scrape, scrape
 from worker.top import Line, Seen, cut, plain, view
 
 EVERY_S = 2.0
 ONCE_S = 1.0
+GIVE_UP_S = TIMEOUT_S + 0.5  # A scrape ends by itself, except in the system's resolver.
+PROBLEM_COLUMNS = 200
 KEPT = 150  # Looks at one model that are kept: flags are counted since the first of them.
 _ABOUT = """\
 Watch workers by their /metrics: state, model, rates, flags against their target, lag, latency,
@@ -49,14 +53,25 @@ class Watched:
         self._looks: deque[Scrape] = deque(maxlen=KEPT)  # Of one model.
         self._before: Scrape | None = None  # The look before the last.
         self._problem = ""
+        self._call: Call | None = None  # A look under way.
+        self._came: list[Scrape] = []  # What it brought.
 
-    def look(self) -> None:
-        try:
-            look = scrape(self.url)
-        except (OSError, ValueError) as error:
-            self._problem = plain(str(error))
+    def ask(self) -> None:
+        """Begin to look, unless that is under way."""
+        if self._call is None:
+            self._call = Call(lambda: self._came.append(scrape(self.url)))
+
+    def hear(self, wait_s: float) -> None:
+        """Take note of what came within this time."""
+        if self._call is None or not self._call.wait(wait_s):
+            self._problem = late(GIVE_UP_S)
             return
-        self._problem = ""
+        error, self._call = self._call.error, None
+        self._problem = "" if error is None else cut(plain(str(error)), PROBLEM_COLUMNS)
+        if error is None:
+            self._note(self._came.pop())
+
+    def _note(self, look: Scrape) -> None:
         self._before = self._looks[-1] if self._looks else look
         if _models(look) != _models(self._before):
             self._looks.clear()  # Flags of two models are no rate of either.
@@ -74,6 +89,15 @@ class Watched:
     @property
     def answers(self) -> bool:
         return not self._problem
+
+
+def look(workers: Sequence[Watched]) -> None:
+    """Look at all workers at the same time; wait for none longer than `GIVE_UP_S`."""
+    for worker in workers:
+        worker.ask()
+    deadline = time.monotonic() + GIVE_UP_S
+    for worker in workers:
+        worker.hear(max(0.0, deadline - time.monotonic()))
 
 
 def _models(look: Scrape) -> set[str]:
@@ -96,26 +120,27 @@ def top(arguments: Sequence[str]) -> int:
     if not 0.1 <= chosen.every <= 3600:
         raise SettingsError(f"--every is {chosen.every:g}; wanted 0.1 to 3600 seconds")
     workers = [Watched(_url(text)) for text in chosen.urls or [_own()]]
-    with ThreadPoolExecutor(len(workers)) as pool:
-        if chosen.once or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-            return _once(workers, pool)
-        return _live(workers, pool, chosen.every)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # A name may have what its encoding has not.
+    if chosen.once or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return _once(workers)
+    return _live(workers, chosen.every)
 
 
-def _once(workers: Sequence[Watched], pool: ThreadPoolExecutor) -> int:
+def _once(workers: Sequence[Watched]) -> int:
     for pause_s in (ONCE_S, 0.0):
-        list(pool.map(Watched.look, workers))
+        look(workers)
         time.sleep(pause_s)
     lines = view([worker.seen(since_start=True) for worker in workers], time.time())
     sys.stdout.write("\n".join(line.text for line in lines) + "\n")
     return 0 if all(worker.answers for worker in workers) else 1
 
 
-def _live(workers: Sequence[Watched], pool: ThreadPoolExecutor, every_s: float) -> int:
+def _live(workers: Sequence[Watched], every_s: float) -> int:
     coloured = not os.environ.get("NO_COLOR")
     with _own_screen(), suppress(KeyboardInterrupt):
         while True:
-            list(pool.map(Watched.look, workers))
+            look(workers)
             title = f"odradek-worker top   {time.strftime('%H:%M:%S')}   every {every_s:g} s"
             seen = [worker.seen(since_start=False) for worker in workers]
             lines = [Line(f"{title}   Ctrl-C ends"), Line(""), *view(seen, time.time())]

@@ -1,63 +1,11 @@
-"""The three dashboards, of which two are here: what is shown, and which question it answers."""
+"""All three dashboards, and here the one of operations: flow, latency, lag, errors, Kafka."""
 
 from __future__ import annotations
 
-from deploy.grafana.detection import DETECTION, FLAG_RATE, MODEL_AGE
+from deploy.grafana.detection import DETECTION
+from deploy.grafana.overview import LAG, LATENCY, OUTCOMES, OVERVIEW
 from deploy.grafana.panels import OURS, Board, Panel, Query
-from deploy.grafana.queries import mean, none, per_second, quantile
-
-OUTCOMES = Panel(
-    "Records by outcome",
-    "How many records come, and what becomes of them?",
-    "reqps",
-    (Query(per_second("odradek_records_total", "outcome"), "{{outcome}}"),),
-)
-LATENCY = Panel(
-    "Latency of events",
-    "How long does an event wait for its score, from its own time to the acknowledgement?",
-    "s",
-    tuple(
-        Query(
-            quantile(share, "odradek_event_latency_seconds"),
-            f"{share:.1%}".replace(".0", ""),
-        )
-        for share in (0.5, 0.99, 0.999)
-    ),
-)
-LAG = Panel(
-    "Lag",
-    "Do the workers keep up?",
-    "short",
-    (Query(f"sum by (partition) (odradek_lag_records{OURS})", "partition {{partition}}"),),
-)
-
-
-def _number(title: str, question: str, unit: str, expression: str) -> Panel:
-    return Panel(title, question, unit, (Query(expression),), "number", 4)
-
-
-OVERVIEW = Board(
-    "odradek-overview",
-    "Odradek: overview",
-    "Is all well? Where not, the other two dashboards and the runbook go on from here.",
-    (
-        _number("Workers", "How many answer?", "short", f"sum(up{OURS})"),
-        _number("Ready", "How many take events?", "short", f"sum(odradek_ready{OURS})"),
-        _number(
-            "Alerts that fire",
-            "Does anything need a person?",
-            "short",
-            'count(ALERTS{job="$job", alertstate="firing"}) or vector(0)',
-        ),
-        _number("Records a second", "Does it flow?", "reqps", per_second("odradek_records_total")),
-        _number("Lag", "Does it keep up?", "short", f"sum(odradek_lag_records{OURS})"),
-        MODEL_AGE,
-        OUTCOMES,
-        FLAG_RATE,
-        LATENCY,
-        LAG,
-    ),
-)
+from deploy.grafana.queries import mean, or_none, per_second, quantile
 
 _STAGES = "odradek_turn_stage_seconds"
 OPERATIONS = Board(
@@ -69,13 +17,38 @@ OPERATIONS = Board(
         Panel(
             "Dead letters by reason",
             "What is wrong with records that cannot be scored?",
-            "reqps",
+            "recps",
             (
                 Query(
-                    per_second("odradek_dead_letters_total", "reason")
-                    + f" > 0 or {none('reason')}",
+                    or_none(per_second("odradek_dead_letters_total", "reason") + " > 0", "reason"),
                     "{{reason}}",
                 ),
+            ),
+        ),
+        Panel(
+            "Records with a flaw",
+            "What gets its score, and has something wrong all the same?",
+            "recps",
+            (
+                Query(
+                    per_second("odradek_events_ahead_of_clock_total"), "events ahead of the clock"
+                ),
+                Query(
+                    per_second("odradek_sampled_records_ahead_of_clock_total"),
+                    "sampled records ahead of the clock",
+                ),
+                Query(per_second("odradek_ungrouped_events_total"), "of no known group"),
+                Query(per_second("odradek_outputs_truncated_total"), "outputs truncated"),
+            ),
+        ),
+        Panel(
+            "Input that was lost",
+            "Was anything gone before it was read? Since the workers' start; records, at least.",
+            "short",
+            (
+                # No rates: a jump at start is in the first scrape already.
+                Query(f"sum(odradek_gaps_total{OURS})", "jumps"),
+                Query(f"sum(odradek_lost_records_total{OURS})", "records"),
             ),
         ),
         LATENCY,
@@ -98,9 +71,15 @@ OPERATIONS = Board(
         ),
         Panel(
             "What a worker does",
-            "Which stage takes the time? Seconds a second; the rest is reading, mostly waiting.",
+            "Which stage takes the time? Of each stage, the worker that spends most on it; the "
+            "rest is reading, mostly waiting.",
             "percentunit",
-            (Query(per_second(f"{_STAGES}_sum", "stage", 'stage!="read"'), "{{stage}}"),),
+            (
+                Query(
+                    per_second(f"{_STAGES}_sum", "stage", 'stage!="read"', over="max"),
+                    "{{stage}}",
+                ),
+            ),
         ),
         Panel(
             "CPU for a record",
@@ -128,7 +107,7 @@ OPERATIONS = Board(
         Panel(
             "Turns by why they ended",
             "Full: a backlog. Drained: it keeps up.",
-            "reqps",
+            "cps",
             (Query(per_second("odradek_turns_total", "released"), "{{released}}"),),
         ),
         Panel(
@@ -142,25 +121,42 @@ OPERATIONS = Board(
         ),
         Panel(
             "Commits, rebalances, refused outputs",
-            "Does Kafka take what it is given?",
-            "reqps",
+            "Does Kafka take what it is given? A turn is undone if its transaction is aborted.",
+            "cps",
             (
                 Query(per_second("odradek_commits_total", "outcome"), "commits {{outcome}}"),
                 Query(per_second("odradek_rebalances_total", "kind"), "partitions {{kind}}"),
                 Query(
-                    per_second("odradek_produce_errors_total", "code") + f" or {none('code')}",
+                    or_none(per_second("odradek_produce_errors_total", "code"), "code"),
                     "refused {{code}}",
                 ),
+                Query(per_second("odradek_turns_undone_total"), "turns undone"),
             ),
         ),
         Panel(
             "Kafka's round trip",
-            "Is the broker slow? The 99th percentile, of the slowest broker.",
+            "Is the broker slow, or does its quota hold a client back? The 99th percentile, and "
+            "the mean of the throttling, of the slowest broker.",
             "s",
             (
                 Query(
                     f"max by (instance, client) (odradek_kafka_round_trip_p99_seconds{OURS})",
                     "{{instance}} {{client}}",
+                ),
+                Query(
+                    f"max by (instance, client) (odradek_kafka_throttle_seconds{OURS})",
+                    "{{instance}} {{client}} throttled",
+                ),
+            ),
+        ),
+        Panel(
+            "Requests that failed",
+            "Does the network or a broker break off what a client asks?",
+            "cps",
+            (
+                Query(
+                    per_second("odradek_kafka_request_errors_total", "client, kind"),
+                    "{{client}} {{kind}}",
                 ),
             ),
         ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from deploy.alerts.detection import FLAGGED, RATE_HIGH, RATE_LOW, SCORED
-from deploy.grafana.panels import OURS, Board, Panel, Query
+from deploy.alerts.parameters import Parameters
+from deploy.grafana.panels import OURS, Board, Limit, Panel, Query
 from deploy.grafana.queries import per_second
 
 FLAG_RATE = Panel(
@@ -25,11 +26,19 @@ MODEL_AGE = Panel(
     (Query(f"time() - min(odradek_model_created_timestamp_seconds{OURS})"),),
     "number",
     4,
+    Limit(Parameters().model_age_max_s, "green", "orange"),
 )
 
 
-_LABELLED = 'feature!="(others)"'  # The rest is pooled, and so no share of one feature.
-_MISSING = per_second("odradek_sampled_missing_values_total", "feature", more=_LABELLED)
+def _last_hour(series: str) -> str:
+    return f"sum(increase({series}[1h]))"
+
+
+_MISSING = (
+    per_second("odradek_sampled_missing_values_total", "feature")
+    + f" / scalar({per_second('odradek_sampled_events_total')})"
+)
+_MISSING_IN_TRAINING = f"max by (feature) (odradek_reference_missing_values{OURS})"
 _P_VALUES = 'sum by (le) (increase(odradek_p_value_bucket{job="$job"}[$__rate_interval]))'
 DETECTION = Board(
     "odradek-detection",
@@ -39,12 +48,15 @@ DETECTION = Board(
         FLAG_RATE,
         Panel(
             "Flags, and false alarms to expect",
-            "How many of the flags would there be without any anomaly? Over the last hour.",
+            "How many of the flags would there be without any anomaly? Over the last hour, each "
+            "event by the model that scored it.",
             "short",
             (
-                Query(f"{FLAGGED}{OURS}", "flagged"),
                 Query(
-                    f"sum({SCORED}{OURS}) * max(odradek_expected_flag_rate{OURS})",
+                    _last_hour('odradek_records_total{job="$job", outcome="anomalous"}'), "flagged"
+                ),
+                Query(
+                    _last_hour(f"odradek_expected_false_alarms_total{OURS}"),
                     "expected of normal events",
                 ),
             ),
@@ -102,20 +114,30 @@ DETECTION = Board(
         ),
         Panel(
             "Features that miss values most",
-            "The share of sampled events without a value. A source that fell silent shows here.",
+            "The share of sampled events without a value, less that of training: a source that "
+            "fell silent shows here. (others) is the sum of its features. Where the model has no "
+            "reference, the share itself.",
             "percentunit",
-            (
-                Query(
-                    f"topk(10, {_MISSING} / scalar({per_second('odradek_sampled_events_total')}))",
-                    "{{feature}}",
-                ),
-            ),
+            (Query(f"topk(10, {_MISSING} - {_MISSING_IN_TRAINING} or {_MISSING})", "{{feature}}"),),
         ),
         Panel(
             "Files of models",
             "Which were tried, and how did it end?",
             "short",
             (Query(f"sum by (outcome) (odradek_model_loads_total{OURS})", "{{outcome}}"),),
+        ),
+        Panel(
+            "Model refused, GPU not used",
+            "Who scores with an old model, or on the CPU beside a GPU? Red, where it is so.",
+            "short",
+            (
+                Query(
+                    f"max by (instance) (odradek_model_file_refused{OURS})", "{{instance}} refused"
+                ),
+                Query(f"max by (instance) (odradek_provider_fallback{OURS})", "{{instance}} CPU"),
+            ),
+            "timeline",
+            limit=Limit(1, "green", "red"),
         ),
         Panel(
             "Models that score",
@@ -128,7 +150,7 @@ DETECTION = Board(
                 ),
             ),
             "bars",
-            18,
+            8,
         ),
         MODEL_AGE,
     ),

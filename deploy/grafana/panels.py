@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -13,18 +13,34 @@ from grafana_foundation_sdk.builders import (
     heatmap,
     prometheus,
     stat,
+    statetimeline,
     timeseries,
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
-from grafana_foundation_sdk.models.common import BarGaugeDisplayMode, VizOrientation
+from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
+    VisibilityMode,
+    VizOrientation,
+)
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 DATA_SOURCE = models.DataSourceRef(type_val="prometheus", uid="prometheus")
 OURS = '{job="$job"}'
 HEIGHT, NUMBER_HEIGHT = 8, 4
 
-Drawn = timeseries.Panel | stat.Panel | bargauge.Panel | heatmap.Panel
+COLOURED = ("number", "bars", "timeline")
+NEUTRAL = "blue"
+
+Drawn = timeseries.Panel | stat.Panel | bargauge.Panel | statetimeline.Panel | heatmap.Panel
+
+
+class Limit(NamedTuple):
+    """Two colours of Grafana's: `below` the bound, and `above`, from it on."""
+
+    at: float
+    below: str
+    above: str
 
 
 @dataclass(frozen=True)
@@ -41,10 +57,11 @@ class Panel:
 
     title: str
     question: str
-    unit: str  # Grafana's name of it: s, percentunit, short, reqps, bytes.
+    unit: str  # Grafana's name of it: s, percentunit, short, recps, cps, bytes.
     queries: tuple[Query, ...]
-    kind: Literal["lines", "number", "bars", "heat"] = "lines"
+    kind: Literal["lines", "number", "bars", "timeline", "heat"] = "lines"
     width: int = 12
+    limit: Limit | None = None  # Of a number, bars or a timeline; without one they are neutral.
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,7 @@ def _panel(panel: Panel) -> Drawn:
         "lines": _lines,
         "number": _number,
         "bars": _bars,
+        "timeline": _timeline,
         "heat": _heat,
     }
     built = (
@@ -106,9 +124,19 @@ def _panel(panel: Panel) -> Drawn:
         .height(NUMBER_HEIGHT if panel.kind == "number" else HEIGHT)
         .span(panel.width)
     )
+    if panel.kind in COLOURED:
+        built = built.thresholds(_thresholds(panel.limit))
     for target in _targets(panel):
         built = built.with_target(target)
     return built
+
+
+def _thresholds(limit: Limit | None) -> dashboard.ThresholdsConfig:
+    """Return all steps: without any, Grafana takes its own, green and from 80 on red."""
+    steps = [models.Threshold(None, limit.below if limit else NEUTRAL)]
+    if limit:
+        steps.append(models.Threshold(limit.at, limit.above))
+    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def _targets(panel: Panel) -> Sequence[prometheus.Dataquery]:
@@ -140,6 +168,15 @@ def _bars() -> bargauge.Panel:
         .reduce_options(reduced)
         .orientation(VizOrientation.HORIZONTAL)
         .display_mode(BarGaugeDisplayMode.BASIC)
+    )
+
+
+def _timeline() -> statetimeline.Panel:
+    """A row for each series, whose colour over time is the state."""
+    by_limit = dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS)
+    legend = common.VizLegendOptions().show_legend(False)  # The rows have their names.
+    return (
+        statetimeline.Panel().color_scheme(by_limit).show_value(VisibilityMode.NEVER).legend(legend)
     )
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 _RATE = "[$__rate_interval]"
 
 
-def per_second(metric: str, by: str = "", more: str = "") -> str:
-    """Return the rate of a counter, summed over the workers."""
+def per_second(metric: str, by: str = "", more: str = "", over: str = "sum") -> str:
+    """Return the rate of a counter, summed over the workers, or as `over` says: max, of one."""
     chosen = '{job="$job"' + (f", {more}" if more else "") + "}"
-    return f"sum{f' by ({by})' if by else ''} (rate({metric}{chosen}{_RATE}))"
+    return f"{over}{f' by ({by})' if by else ''} (rate({metric}{chosen}{_RATE}))"
 
 
-def none(label: str) -> str:
-    """Return a series of zeros that says so, where otherwise there is none."""
-    return f'label_replace(vector(0), "{label}", "none", "", "")'
+def or_none(expression: str, label: str) -> str:
+    """Return the expression, with a zero whose label says "none" while it has no series."""
+    return f'{expression} or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
 def quantile(share: float, histogram: str, by: str = "le") -> str:

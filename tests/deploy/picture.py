@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,17 +19,18 @@ from xml.sax.saxutils import escape
 
 from demo.broker import Broker
 from deploy.grafana.boards import BOARDS
-from deploy.grafana.panels import Board, Panel, Query
+from deploy.grafana.panels import NEUTRAL, Board, Panel, Query
 from tests.deploy import feed
 from tests.deploy.live import Watched
 from tests.deploy.monitoring import Prometheus, monitoring
 
 JOB, RATE_INTERVAL, STEP_S = "story", "6s", 2.0
 COLUMN, ROW, NUMBER_ROW, GAP, COLUMNS = 240, 150, 76, 10, 4
+OF_GRAFANA = {"blue": "#1f5fbf", "green": "#2e8b57", "orange": "#c46a00", "red": "#c62828"}
 COLOURS = ["#1f5fbf", "#d1495b", "#2e8b57", "#b8860b", "#6a4c93", "#008b8b", "#8b4513", "#708090"]
 STYLE = (
     "text{font-family:system-ui,Helvetica,Arial,sans-serif;font-size:9px;fill:#6b7682}"
-    ".t{font-size:11px;font-weight:600;fill:#1d2733}.n{font-size:24px;fill:#1f5fbf}"
+    ".t{font-size:11px;font-weight:600;fill:#1d2733}.n{font-size:24px}"
     "rect.p{fill:#fff;stroke:#d9dee4}polyline{fill:none;stroke-width:1.4}"
 )
 Series = tuple[str, list[tuple[float, float]]]  # A legend, and times and values.
@@ -74,10 +76,11 @@ def main() -> None:
 def ask(prometheus: Prometheus, panel: Panel, began: float) -> list[Series]:
     """Return the series of all queries of a panel, those without a number left out."""
     now = time.time()
+    since = now if panel.kind == "bars" else began  # Bars are of now.
     found = []
     for query in panel.queries:
         asked = query.expression.replace("$job", JOB).replace("$__rate_interval", RATE_INTERVAL)
-        for each in prometheus.query_range(asked, began, now, STEP_S):
+        for each in prometheus.query_range(asked, since, now, STEP_S):
             points = [(float(at), float(value)) for at, value in each["values"]]
             points = [(at - began, value) for at, value in points if math.isfinite(value)]
             if points:
@@ -89,7 +92,14 @@ def legend(query: Query, panel: Panel, labels: dict[str, Any]) -> str:
     text = query.legend or panel.title
     for name, value in labels.items():
         text = text.replace(f"{{{{{name}}}}}", "worker" if name == "instance" else value)
-    return text
+    return re.sub(r"{{\w+}}", "", text).strip()  # Labels that this series has not.
+
+
+def colour(panel: Panel, value: float) -> str:
+    """Return the colour that a value has by its panel's limit."""
+    if panel.limit is None:
+        return OF_GRAFANA[NEUTRAL]
+    return OF_GRAFANA[panel.limit.above if value >= panel.limit.at else panel.limit.below]
 
 
 def draw(board: Board, data: Callable[[Panel], list[Series]]) -> str:
@@ -120,8 +130,10 @@ def _panel(
     title = f'<text class="t" x="{x + 8:.0f}" y="{y + 16:.0f}">{escape(panel.title)}</text>'
     if panel.kind == "number":
         last = series[-1][1][-1][1] if series else math.nan
-        value = shown(last, panel.unit)
-        return [frame, title, f'<text class="n" x="{x + 8:.0f}" y="{y + 52:.0f}">{value}</text>']
+        place = f'x="{x + 8:.0f}" y="{y + 52:.0f}" style="fill:{colour(panel, last)}"'
+        return [frame, title, f'<text class="n" {place}>{shown(last, panel.unit)}</text>']
+    if panel.kind == "timeline":
+        return [frame, title, *_timeline(panel, series, x, y, width)]
     if panel.kind == "bars":
         return [frame, title, *_bars(panel, series, x, y, width)]
     return [frame, title, *_lines(panel, series, x, y, width, height)]
@@ -135,10 +147,32 @@ def _bars(panel: Panel, series: list[Series], x: float, y: float, width: float) 
         top, length = y + 28 + row * 15, value / most * (width - 180)
         parts.append(
             f'<rect x="{x + 130:.0f}" y="{top:.0f}" width="{length:.0f}" height="10" '
-            f'fill="{COLOURS[0]}"/><text x="{x + 8:.0f}" y="{top + 9:.0f}">{escape(name[:30])}'
-            f'</text><text x="{x + 134 + length:.0f}" y="{top + 9:.0f}">'
+            f'fill="{colour(panel, value)}"/>'
+            f'<text x="{x + 8:.0f}" y="{top + 9:.0f}">{escape(name[:30])}</text>'
+            f'<text x="{x + 134 + length:.0f}" y="{top + 9:.0f}">'
             f"{shown(value, panel.unit)}</text>"
         )
+    return parts
+
+
+def _timeline(panel: Panel, series: list[Series], x: float, y: float, width: float) -> list[str]:
+    end = max((at for _, points in series for at, _ in points), default=0.0) + STEP_S
+    parts = []
+    for row, (name, points) in enumerate(series[:10]):
+        top, left, scale = y + 27 + row * 12, x + 130, (width - 138) / end
+        parts.append(f'<text x="{x + 8:.0f}" y="{top + 8:.0f}">{escape(name[:30])}</text>')
+        stays: list[tuple[str, float, float]] = []  # A colour, from when, until when.
+        for at, value in points:
+            of = colour(panel, value)
+            if stays and stays[-1][0] == of and at <= stays[-1][2] + STEP_S / 2:
+                stays[-1] = of, stays[-1][1], at + STEP_S
+            else:
+                stays.append((of, at, at + STEP_S))
+        parts += [
+            f'<rect x="{left + since * scale:.1f}" y="{top:.0f}" '
+            f'width="{(until - since) * scale:.1f}" height="9" fill="{of}"/>'
+            for of, since, until in stays
+        ]
     return parts
 
 

@@ -61,6 +61,12 @@ def test_a_port_that_is_none_is_the_users_mistake(port, bare_environment):
         health([])
 
 
+@pytest.mark.parametrize("host", ["a..b", "a b", "x" * 70])
+def test_a_host_that_is_none_is_the_users_mistake(host):
+    with pytest.raises(SettingsError, match=f"the host to ask is '{host}' .*Nothing was asked"):
+        health([f"--http-host={host}"])
+
+
 def test_an_unknown_argument_is_the_users_mistake():
     with pytest.raises(SettingsError, match="'--redy' is no argument of health"):
         health(["--redy"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import pty
 import signal
-import subprocess
-import sys
+import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,6 +25,7 @@ from prometheus_client import (
 
 from schemas.errors import SettingsError
 from tests.components import within
+from tests.endpoints import a_page, answering, at_once, drip, in_a_terminal
 from trainer.bands import flag_count_chances
 from worker.batch_histogram import BatchHistogram
 from worker.health import Health
@@ -31,7 +33,7 @@ from worker.http import serve_http
 from worker.metrics import Metrics
 from worker.scrape import Between, Scrape
 from worker.top import Line, Seen, band, columns, cut, view
-from worker.top_command import Watched, frame, top
+from worker.top_command import GIVE_UP_S, ONCE_S, Watched, frame, look, top
 
 WORKER = """
 process_start_time_seconds {start}
@@ -81,7 +83,7 @@ def at(
         name=name,
         loads=loads,
     )
-    return Scrape.of(text, when)
+    return Scrape.of(io.StringIO(text), when)
 
 
 def shown(before: Scrape, after: Scrape) -> list[Line]:
@@ -180,7 +182,7 @@ def test_one_that_does_not_answer_keeps_its_row_and_its_reason():
 def test_a_quantile_lies_in_the_bucket_of_the_true_one(values, q):
     registry, bounds = CollectorRegistry(), (0.01, 0.1, 1.0, 10.0)
     BatchHistogram("times", "Times.", bounds, registry).observe_all(np.array(values))
-    empty, full = Scrape(0.0), Scrape.of(generate_latest(registry).decode(), 1.0)
+    empty, full = Scrape(0.0), Scrape.of(io.StringIO(generate_latest(registry).decode()), 1.0)
 
     found = Between(empty, full).quantile("times", q)
 
@@ -225,13 +227,15 @@ def test_once_is_plain_text_and_its_exit_code_says_whether_all_answered(address,
 
 def test_flags_are_counted_anew_with_each_model():
     registry = CollectorRegistry()
-    info = Gauge("odradek_model_info", "", ["digest"], registry=registry)
+    Gauge("odradek_ready", "", registry=registry)
+    texts = ["name", "version", "digest", "provider"]
+    info = Gauge("odradek_model_info", "", texts, registry=registry)
     flagged = Counter("odradek_flagged_events", "", ["feature"], registry=registry)
     server, _ = start_http_server(0, "127.0.0.1", registry)
     watched = Watched(f"http://127.0.0.1:{server.server_port}/metrics")
 
     def flags() -> tuple[float, float]:
-        watched.look()
+        look([watched])
         seen = watched.seen(since_start=False)
         assert seen.lately is not None
         assert seen.long is not None
@@ -239,14 +243,14 @@ def test_flags_are_counted_anew_with_each_model():
             between.increase("odradek_flagged_events_total") for between in (seen.lately, seen.long)
         )
 
-    info.labels("first").set(1)
+    info.labels("m", "1", "first", "cpu").set(1)
     assert flags() == (0, 0)
     flagged.labels("amount").inc(5)
     assert flags() == (5, 5)
     flagged.labels("amount").inc(5)
     assert flags() == (5, 10)
     info.clear()
-    info.labels("second").set(1)
+    info.labels("m", "2", "second", "cpu").set(1)
     flagged.labels("amount").inc(7)
     assert flags() == (7, 0), "these may be of either"
     flagged.labels("amount").inc(1)
@@ -266,30 +270,61 @@ def test_a_wrong_argument_is_refused(argument):
         top([argument])
 
 
+def test_one_that_drips_takes_no_line_from_the_others_and_once_ends(address, capsys):
+    with answering(drip(b"HTTP/1.1 200 OK\r\n")) as bad:
+        began = time.monotonic()
+        assert top(["--once", bad, address]) == 1
+        took_s = time.monotonic() - began
+    said = capsys.readouterr().out
+    assert f"  {bad}: no whole answer within 2 s" in said
+    assert f"{address}  ready" in said
+    assert took_s < 2 * GIVE_UP_S + ONCE_S + 1
+
+
+def test_one_that_gave_no_answer_is_asked_again():
+    pages = iter([drip(b"HTTP/1.1"), at_once(a_page("odradek_ready 1\n"))])
+    with answering(lambda connection: next(pages)(connection)) as endpoint:
+        watched = Watched(f"http://{endpoint}/metrics")
+        look([watched])
+        assert not watched.answers
+        look([watched])
+        assert watched.answers
+
+
+def test_another_exporter_is_no_worker(capsys):
+    registry = CollectorRegistry()
+    Gauge("node_load1", "", registry=registry).set(1)
+    page = a_page(generate_latest(registry).decode())
+    with answering(at_once(page)) as endpoint:
+        assert top(["--once", endpoint]) == 1
+    said = capsys.readouterr().out
+    assert "no answer" in said
+    assert "not with a worker's metrics: odradek_ready is not there" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("head", [b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"])
+def test_it_ends_at_once_while_an_endpoint_drips(address, number, head):
+    asked = threading.Event()
+
+    def endless(connection: socket.socket) -> None:
+        asked.set()
+        drip(head)(connection)
+
+    with answering(endless) as bad, in_a_terminal("--every", "0.1", bad, address) as (child, drew):
+        assert asked.wait(30)
+        assert within(lambda: drew(b"\x1b[?1049h"))
+        began = time.monotonic()
+        child.send_signal(number)
+        assert within(lambda: drew(b"\x1b[?25h\x1b[?1049l"))
+        assert child.wait(10) == 0
+        assert time.monotonic() - began < 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_terminal_is_left_as_it_was(address, number):
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "worker", "top", "--every", "0.1", address],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        # Not ignored: a shell that runs this in the background ignores SIGINT for its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as child:
-        os.close(theirs)
-        drawn = b""
-
-        def drew(what: bytes) -> bool:
-            nonlocal drawn
-            try:
-                drawn += os.read(ours, 65_536)
-            except OSError:  # The other end is closed.
-                return what in drawn
-            return what in drawn
-
+    with in_a_terminal("--every", "0.1", address) as (child, drew):
         assert within(lambda: drew(b"ready"))
         child.send_signal(number)
-        assert within(lambda: drew(b"\x1b[?25h\x1b[?1049l")), drawn
+        assert within(lambda: drew(b"\x1b[?25h\x1b[?1049l"))
         assert child.wait(10) == 0
-    os.close(ours)

@@ -259,6 +259,21 @@ def test_a_queue_that_is_full_is_said_once_and_nothing_waits_for_it(exporting, c
     )
 
 
+def test_a_collector_that_never_answers_is_told_of_also_after_a_full_queue(exporting, caplog):
+    with collecting() as collector:
+        collector.answers.clear()
+        traces = a_tracing(exporting, collector)
+        for _ in range(100):
+            traces._tracer.start_span("process x").end()
+        assert "made faster than they are sent" in caplog.messages[0]
+        assert "does not answer" in caplog.messages[0]
+        assert within(lambda: len(caplog.messages) > 1)
+        assert "did not take them" in caplog.messages[1]
+        assert "due to timeout" in caplog.messages[1]
+        traces.close()
+        assert sum("Spans are lost" in text for text in caplog.messages) == 2
+
+
 def test_variables_that_cannot_be_used_are_told(bare_environment):
     bare_environment.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")  # Below the size of a batch.
     with pytest.raises(SettingsError, match="max_export_batch_size"):
