@@ -5,6 +5,7 @@ from __future__ import annotations
 from worker.metric import Label, Metric
 
 _CLIENT = Label("client", ("consumer", "producer"))
+_PARTITION = Label("partition", bound="the partitions that the worker has")
 
 # The worker's state.
 BUILD_INFO = Metric(
@@ -33,14 +34,14 @@ LAG = Metric(
     "odradek_lag_records",
     "Records between this worker's place in a partition and its end.",
     "records",
-    (Label("partition", bound="the partitions that the worker has"),),
+    (_PARTITION,),
 )
 POSITION = Metric(
     "gauge",
     "odradek_position_offset",
     "The offset in a partition that this worker reads next.",
     "offset",
-    (Label("partition", bound="the partitions that the worker has"),),
+    (_PARTITION,),
 )
 ASSIGNED = Metric(
     "gauge", "odradek_assigned_partitions", "How many partitions the worker reads.", "partitions"

@@ -161,7 +161,7 @@ def band(expected: float, own: float, scored: float) -> tuple[float, float]:
 
 def _lag(after: Scrape) -> str:
     """Return the lag, and of more partitions than one also the worst."""
-    lags = {labels["partition"]: lag for labels, lag in after.series("odradek_lag_records")}
+    lags = after.by("odradek_lag_records", "partition")
     if not lags:
         return "-"
     total, worst = math.fsum(lags.values()), max(lags, key=lags.__getitem__)

@@ -69,7 +69,8 @@ def flow_rules(p: Parameters) -> tuple[Rule, ...]:
     ours, latency_in = f'{{job="{p.job}"}}', duration(p.latency_window_s)
     steps = f"[{duration(p.lag_window_s)}:{duration(max(1, p.lag_window_s // 20))}]"
     # While a partition goes from one worker to another, both may show it for a scrape.
-    lag = f"sum(max by (partition) (odradek_lag_records{ours}))"
+    lags = f"max by (partition) (odradek_lag_records{ours})"
+    lag = f"sum({lags})"
     return (
         Rule(
             "OdradekNoEvents",
@@ -99,8 +100,7 @@ def flow_rules(p: Parameters) -> tuple[Rule, ...]:
             "OdradekPartitionStalled",
             "odradek-flow",
             "page",
-            f"max by (partition) (odradek_lag_records{ours})\n"
-            f"* (max by (partition) (changes(odradek_position_offset{ours}"
+            f"{lags}\n* (max by (partition) (changes(odradek_position_offset{ours}"
             f"[{duration(p.stalled_window_s)}])) == bool 0)",
             p.stalled_records_min,
             p.stalled_for_s,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,35 +15,18 @@ from deploy.alerts.__main__ import main as write_rules
 from deploy.alerts.__main__ import shipped
 from deploy.alerts.grafana import provisioning
 from deploy.alerts.parameters import Parameters
+from deploy.alerts.rule import Rule
 from deploy.alerts.rules import rule_file, rules, told_of
 from deploy.grafana.boards import BOARDS
-from tests.components import program
 from tests.deploy import alert_cases, detection_cases
 from tests.deploy.alert_cases import Case
+from tests.deploy.promtool import a_test, judge, promtool, run
 from worker.declared import DECLARED
 from worker.declared_turns import SECONDS
 
 ROOT = Path(__file__).parents[2]
 CASES = (*alert_cases.CASES, *detection_cases.CASES)
 RULES = {rule.name: rule for rule in rules(Parameters())}
-
-
-def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(program("promtool", "prometheus"), *arguments)
-
-
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def judge(folder: Path, rule_text: str, cases: tuple[Case, ...]) -> str:
-    """Return what promtool has against these rules; nothing if all is as the cases say."""
-    (folder / "alerts.yml").write_text(rule_text)
-    tests = [as_test(case) for case in cases]
-    judged = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": tests}
-    (folder / "cases.yml").write_text(json.dumps(judged))  # JSON is YAML too.
-    answer = promtool("test", "rules", str(folder / "cases.yml"))
-    return "" if answer.returncode == 0 else answer.stdout + answer.stderr
 
 
 def as_test(case: Case) -> dict[str, Any]:
@@ -55,34 +36,28 @@ def as_test(case: Case) -> dict[str, Any]:
         told = {**told_of(rule, parameters), "summary": case.summary}
         labels = {"severity": rule.severity, "job": parameters.job, **case.labels}
         expected = [{"exp_labels": labels, "exp_annotations": told}]
-    return {
-        "name": f"{case.alert}: {case.why}",
-        "interval": "1m",
-        "input_series": [
-            {"series": of_the_job(name, parameters.job), "values": values}
-            for name, values in case.series.items()
-        ],
-        "alert_rule_test": [
-            {
-                "eval_time": f"{case.minutes}m",
-                "alertname": case.alert,
-                "exp_alerts": expected,
-            }
-        ],
+    what = {
+        "eval_time": f"{case.minutes}m",
+        "alertname": case.alert,
+        "exp_alerts": expected,
     }
+    name = f"{case.alert}: {case.why}"
+    return a_test(case.series, parameters.job, name=name, alert_rule_test=[what])
+
+
+def judged(folder: Path, rule: Rule) -> str:
+    """Return what promtool has against a rule by the cases of its name."""
+    tests = [as_test(case) for case in cases_of(rule.name)]
+    return judge(folder, rule_file(Parameters(), [rule]), tests)
 
 
 def cases_of(name: str) -> tuple[Case, ...]:
     return tuple(case for case in CASES if case.alert == name)
 
 
-def of_the_job(series: str, job: str) -> str:
-    return series if "job=" in series else series.replace("{", f'{{job="{job}", ', 1)
-
-
 @pytest.mark.parametrize("name", RULES)
 def test_an_alert_fires_where_it_must_and_not_on_a_near_miss(name: str, tmp_path: Path):
-    assert judge(tmp_path, rule_file(Parameters(), [RULES[name]]), cases_of(name)) == ""
+    assert judged(tmp_path, RULES[name]) == ""
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -95,7 +70,7 @@ def test_the_cases_of_an_alert_find_a_rule_that_always_or_never_fires(name: str,
     """A check of the checks: a bound that is out of reach, and one that everything passes."""
     for bound in (1e12, -1e12):
         changed = dataclasses.replace(RULES[name], bound=bound)
-        assert judge(tmp_path, rule_file(Parameters(), [changed]), cases_of(name)), bound
+        assert judged(tmp_path, changed), bound
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.name)
@@ -105,10 +80,10 @@ def test_what_is_shipped_is_what_the_rules_make(path: Path):
 
 def test_prometheus_and_alertmanager_have_nothing_against_what_the_stack_gives_them():
     """The rules among them: the configuration names their file."""
-    amtool = program("amtool", "prometheus-alertmanager")
+    alertmanager = str(ROOT / "deploy/alertmanager/alertmanager.yml")
     for answer in (
         promtool("check", "config", str(ROOT / "deploy/prometheus/prometheus.yml")),
-        run(amtool, "check-config", str(ROOT / "deploy/alertmanager/alertmanager.yml")),
+        run("amtool", "prometheus-alertmanager", "check-config", alertmanager),
     ):
         assert answer.returncode == 0, answer.stdout + answer.stderr
         assert "SUCCESS" in answer.stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ import pytest
 from deploy.alerts.parameters import Parameters
 from deploy.alerts.rules import rule_file, rules
 from deploy.grafana.boards import BOARDS
-from tests.components import program
+from tests.deploy.promtool import a_test, judge
 
 A, B = 'instance="a:9108"', 'instance="b:9108"'
 JOB = Parameters.job
@@ -109,10 +107,6 @@ CASES = (
 )
 
 
-def of_the_job(series: str) -> str:
-    return series.replace("{", f'{{job="{JOB}", ', 1)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.panel}: {case.why}")
 def test_a_panel_says_what_is_so(case: Case, tmp_path: Path):
     (panel,) = {
@@ -123,23 +117,10 @@ def test_a_panel_says_what_is_so(case: Case, tmp_path: Path):
     }
     # The last query: where there are more, it is the one in question.
     asked = panel.queries[-1].expression.replace("$job", JOB).replace("$__rate_interval", "5m")
-    (tmp_path / "alerts.yml").write_text(rule_file(Parameters(), [HOLDING]))
-    told = [{"labels": labels, "value": value} for labels, value in case.said.items()]
-    test = {
-        "interval": "1m",
-        "input_series": [
-            {"series": of_the_job(name), "values": values} for name, values in case.series.items()
-        ],
-        "promql_expr_test": [
-            {
-                "expr": f"round({asked}, 0.001)",
-                "eval_time": f"{case.minutes}m",
-                "exp_samples": told,
-            }
-        ],
+    what = {
+        "expr": f"round({asked}, 0.001)",
+        "eval_time": f"{case.minutes}m",
+        "exp_samples": [{"labels": labels, "value": value} for labels, value in case.said.items()],
     }
-    judged = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": [test]}
-    (tmp_path / "cases.yml").write_text(json.dumps(judged))  # JSON is YAML too.
-    command = (program("promtool", "prometheus"), "test", "rules", str(tmp_path / "cases.yml"))
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    test = a_test(case.series, JOB, promql_expr_test=[what])
+    assert judge(tmp_path, rule_file(Parameters(), [HOLDING]), [test]) == ""
