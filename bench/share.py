@@ -56,7 +56,7 @@ def measure(broker: Broker, events: int, courses: Sequence[tuple[int, int]] = CO
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "bench.onnx").write_bytes(sealed_model())
-        _run(broker, folder, "warm-up", 1, 2, events // 4)
+        _run(broker, folder, "warm-up", 1, 2, events)
         runs = [
             _run(broker, folder, f"course-{place}", workers, partitions, events)
             for place, (workers, partitions) in enumerate(courses)
@@ -110,7 +110,8 @@ def _run(
         with _standing_still(group):
             fill(broker.bootstrap_servers, place, events)
             before = [_cpu_s(pid) for pid in (broker.pid, *map(_pid, group))]
-        rate = _rate_of_writing(broker.bootstrap_servers, output, partitions, events)
+            scores = _Written(broker.bootstrap_servers, output, partitions)
+        rate = scores.rate(events)
         after = [_cpu_s(pid) for pid in (broker.pid, *map(_pid, group))]
         broker_cpu_s, *workers_cpu_s = (b - a for a, b in zip(before, after, strict=True))
         records = _records(group, events)
@@ -139,29 +140,37 @@ def _wait_until_having(worker: WorkerProcess, partitions: int) -> None:
         having = _HAVING.findall(worker.log.read_text())
 
 
-def _rate_of_writing(servers: str, topic: str, partitions: int, events: int) -> float:
-    """Wait until all scores are written; return those after the first look that saw any, by time.
+class _Written:
+    """How many scores are in the output topic, asked by a client that is connected already."""
 
-    The first of them come when the clients have taken up their work again, which is no part of it.
-    """
-    reader = Consumer({"bootstrap.servers": servers, "group.id": "bench-share", "log_level": 4})
-    places = [TopicPartition(topic, partition) for partition in range(partitions)]
-    deadline = time.monotonic() + WAIT_S
-    first, began = 0, 0.0
-    while True:
-        written = sum(reader.get_watermark_offsets(place, timeout=30)[1] for place in places)
-        now = time.monotonic()
+    def __init__(self, servers: str, topic: str, partitions: int) -> None:
+        self._reader = Consumer(
+            {"bootstrap.servers": servers, "group.id": "bench-share", "log_level": 4}
+        )
+        self._places = [TopicPartition(topic, partition) for partition in range(partitions)]
+        self._count()
+
+    def rate(self, events: int) -> float:
+        """Wait until all scores are written; return those after the first look that saw any, by
+        time. The first come when the clients have taken up their work again, no part of it.
+        """
+        deadline = time.monotonic() + WAIT_S
+        first, began = 0, 0.0
+        while (written := self._count()) < events:
+            now = time.monotonic()
+            if not first:
+                first, began = written, now
+            if now > deadline:
+                raise WorkerFailed(f"{written:,} of {events:,} scores within {WAIT_S:g} s")
+            time.sleep(LOOK_EVERY_S)
+        took = time.monotonic() - began
+        self._reader.close()
         if not first:
-            first, began = written, now
-        if written >= events:
-            break
-        if now > deadline:
-            raise WorkerFailed(f"{written:,} of {events:,} scores within {WAIT_S:g} s")
-        time.sleep(LOOK_EVERY_S)
-    reader.close()
-    if first == events:
-        raise WorkerFailed(f"all {events:,} scores came at once: too few to time")
-    return (events - first) / (now - began)
+            raise WorkerFailed(f"all {events:,} scores came at once: too few to time")
+        return (events - first) / took
+
+    def _count(self) -> int:
+        return sum(self._reader.get_watermark_offsets(at, timeout=30)[1] for at in self._places)
 
 
 def _records(group: Sequence[WorkerProcess], events: int) -> tuple[int, ...]:

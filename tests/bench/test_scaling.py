@@ -30,7 +30,7 @@ def test_a_page_without_a_place_for_a_part_is_refused():
 def test_two_workers_on_two_partitions_are_measured_with_their_shares():
     """It ends with a table only if the two did every event once, between them."""
     with or_skip(Broker) as broker:
-        table = measure(broker, 20_000, [(2, 2)])
+        table = measure(broker, 60_000, [(2, 2)])
     shares = re.search(r"\| 2 \| 2 \| [\d,]+ \| ([\d.]+)%, ([\d.]+)% \|", table)
     assert shares is not None, table
     assert sum(map(float, shares.groups())) == pytest.approx(100, abs=0.2)

@@ -5,7 +5,6 @@ The rules' steps are written here a second time, and PromQL's are held against t
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import pytest
 from deploy.alerts.parameters import Parameters
 from deploy.alerts.rules import rule_file
 from tests.deploy.detection_cases import flags
-from tests.deploy.test_alerts import RULES, of_the_job, promtool
+from tests.deploy.promtool import a_test, judge
+from tests.deploy.test_alerts import RULES
 from trainer.bands import flag_count_chances
 
 P = Parameters()
@@ -68,8 +68,6 @@ def chances(k: int, n: int, events: int) -> tuple[float, float]:
 
 def test_promql_takes_the_same_steps(tmp_path: Path):
     """Every count a minute, of events of which some are flagged, for each size of calibration."""
-    both = [RULES[name] for name in NAMES]
-    (tmp_path / "alerts.yml").write_text(rule_file(P, both))
     tests, matters = [], 0
     for k, n in ((1, 999), (20, 199), (100, 9_999), (650, 65_000)):
         for flagged, events in ((0, 1), (0, 1_000), (1, 30), (3, 100), (40, 100), (700, 10_000)):
@@ -80,29 +78,19 @@ def test_promql_takes_the_same_steps(tmp_path: Path):
             counts = (n, MINUTES * events, np.array([float(MINUTES * flagged)]))
             values = [float(value[0]) for value in surprises(k, *counts)]
             matters += sum(value > 0 for value in values)
-            tests.append(
+            expected = [
                 {
-                    "interval": "1m",
-                    "input_series": [
-                        {"series": of_the_job(name, P.job), "values": text}
-                        for name, text in series.items()
-                    ],
-                    "promql_expr_test": [
-                        {
-                            "expr": f"round({RULES[name].operand}, 0.001)",
-                            "eval_time": "90m",
-                            "exp_samples": [
-                                {"labels": "{}", "value": math.floor(value * 1_000 + 0.5) / 1_000}
-                            ],
-                        }
-                        for name, value in zip(NAMES, values, strict=True)
+                    "expr": f"round({RULES[name].operand}, 0.001)",
+                    "eval_time": "90m",
+                    "exp_samples": [
+                        {"labels": "{}", "value": math.floor(value * 1_000 + 0.5) / 1_000}
                     ],
                 }
-            )
-    cases = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "cases.yml").write_text(json.dumps(cases))
-    answer = promtool("test", "rules", str(tmp_path / "cases.yml"))
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+                for name, value in zip(NAMES, values, strict=True)
+            ]
+            tests.append(a_test(series, P.job, promql_expr_test=expected))
+    both = [RULES[name] for name in NAMES]
+    assert judge(tmp_path, rule_file(P, both), tests) == ""
     assert 10 < matters < 2 * len(tests)  # Some are surprises, some are none.
 
 

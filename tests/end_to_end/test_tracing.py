@@ -189,4 +189,8 @@ def test_without_a_collector_all_events_are_scored_and_the_worker_stops_in_time(
     assert sum(stream.committed().values()) == EVENTS
     lines = worker.log.read_text().splitlines()
     spoken = [line for line in lines if "Spans" in line or "opentelemetry" in line]
-    assert len(spoken) == 1
+    # The queue may be full before the first batch has failed: each is told, and told once.
+    why = ("the collector did not take them", "they are made faster than they are sent")
+    said = [sum(cause in line for line in spoken) for cause in why]
+    assert said in ([1, 0], [0, 1], [1, 1])
+    assert len(spoken) == sum(said)
