@@ -51,11 +51,12 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             # Small turns, of which each has its sample: drift shows soon.
             "shifting": Watched("shifting", broker, folder, 250.0, ODRADEK_BATCH_MAX="4"),
             "poisoned": Watched("poisoned", broker, folder),
-            # A transaction for each event: slow enough to be flooded.
+            # A transaction for each event: slow enough to be flooded, and so fed slowly until then.
             "remodelled": Watched(
                 "remodelled",
                 broker,
                 folder,
+                10.0,
                 ODRADEK_BATCH_MAX="1",
                 ODRADEK_DELIVERY="exactly-once",
             ),
