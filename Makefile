@@ -70,8 +70,8 @@ stack: build/alerts.yml ## Kafka, trainer, workers, player, Prometheus, Grafana:
 stack-down: ## Take the stack down; the volumes stay (model, topics, metrics) unless ALL=yes.
 	STACK_SECURITY=$(SECURITY) docker compose --profile secure --profile gpu down $(if $(ALL),--volumes)
 
-stack-test: $(VENV)/dev.installed ## The stack for real: up, scored, a worker killed, alert, recovery, down; SECURE=yes.
-	@$(BIN)/python -m tests.deploy.stack_run $(if $(SECURE),--secure)
+stack-test: $(VENV)/dev.installed ## The stack for real: up, scored, a worker killed, alert, recovery, down; SECURE=yes; STAND_INS=yes.
+	@$(BIN)/python -m tests.deploy.stack_run $(if $(SECURE),--secure) $(if $(STAND_INS),--stand-ins)
 
 .PHONY: build/alerts.yml
 build/alerts.yml: $(VENV)/stack.installed

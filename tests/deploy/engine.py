@@ -1,8 +1,8 @@
 """What runs the stack's containers in `make stack-test`: Docker, or podman in its place.
 
 Docker builds and runs everything by itself. Where only podman is (as root), images are built with
-buildah from base images that are there already (`stand_ins/make.sh` makes them where no registry
-can be reached), and the same `docker-compose` talks to podman's service. That needs two things
+buildah from base images that are there already (`stand_ins` makes them where no registry can be
+reached), and the same `docker-compose` talks to podman's service. That needs two things
 which Docker brings: a service to talk to, and somebody who runs the health checks, since podman
 leaves them to systemd.
 """
@@ -96,7 +96,18 @@ def engine() -> Iterator[Engine]:
 
 
 def build(images: Mapping[str, Path]) -> None:
-    """Build images with buildah: a name and its Dockerfile each; ours is the format of Docker."""
+    """Build images with buildah: a name and its Dockerfile each; ours is the format of Docker.
+
+    Raises:
+        NoEngine: an image that they are made from is not there.
+    """
+    for base in sorted({base for recipe in images.values() for base in _bases(recipe)}):
+        if not _answers("podman", "image", "exists", base):
+            raise NoEngine(
+                f"podman has no image {base}, which ours are made from. `podman pull` gets it, or, "
+                "as root on Debian, `make stack-test STAND_INS=yes` makes one like it from "
+                "packages. Nothing was started"
+            )
     for image, recipe in images.items():
         subprocess.run(
             [
@@ -129,6 +140,11 @@ class Compose(NamedTuple):
             check=True,
         )
         return done.stdout
+
+
+def _bases(recipe: Path) -> list[str]:
+    lines = [line.split() for line in recipe.read_text().splitlines()]
+    return [words[1] for words in lines if words[:1] == ["FROM"]]
 
 
 def _answers(*command: str) -> bool:

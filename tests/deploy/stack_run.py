@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.deploy import stand_ins
 from tests.deploy.engine import ROOT, Compose, Engine, NoEngine, build, engine
 from tests.deploy.stack import PROJECT, WORKERS, NotSeen, Stack, a_stack
 
@@ -154,6 +155,8 @@ def main() -> int:
     arguments = _arguments()
     try:
         with engine() as started:
+            if arguments.stand_ins:
+                stand_ins.make()
             if not arguments.no_build:
                 _build(started)
             with a_stack(started, secure=arguments.secure, keep=arguments.keep) as stack:
@@ -188,6 +191,9 @@ def _build(started: Engine) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.deploy.stack_run", description=__doc__)
     parser.add_argument("--no-build", action="store_true", help="use the images that are there")
+    parser.add_argument(
+        "--stand-ins", action="store_true", help="make base images that are not there (podman)"
+    )
     parser.add_argument("--secure", action="store_true", help="clients by TLS and with a password")
     parser.add_argument("--keep", action="store_true", help="leave the stack up at the end")
     return parser.parse_args()
