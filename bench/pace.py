@@ -61,7 +61,12 @@ def pace(servers: str, topic: str, kind: Kind, count: int, rate_per_s: int) -> S
             refusals.append(error)
 
     producer = Producer(
-        {"bootstrap.servers": servers, "linger.ms": 0, "delivery.report.only.error": True}
+        {
+            "bootstrap.servers": servers,
+            "enable.idempotence": True,  # Which also keeps their order.
+            "linger.ms": 0,
+            "delivery.report.only.error": True,
+        }
     )
     messages = list(all_messages(kind, count))
     sent_ns = np.zeros(count, np.int64)

@@ -134,6 +134,7 @@ def poisoned(night: Night) -> None:
         on_call.is_relieved(watched, alert)
     watched.feed.make = feed.of_two_features
     assert on_call.is_told(watched, "OdradekHolding").labels["hold"] == "rejects"
+    time.sleep(watched.parameters.latency_objective_s)  # What waits is late then.
     a_model(watched.model, features=2, version="2")
     on_call.is_relieved(watched, "OdradekHolding")
     on_call.is_told(watched, "OdradekLatencyHigh")

@@ -52,7 +52,14 @@ class Stream(NamedTuple):
     def send(self, values: Sequence[bytes | None]) -> set[tuple[int, int]]:
         """Send records and return where the broker put them."""
         positions: set[tuple[int, int]] = set()
-        producer = Producer({"bootstrap.servers": self.servers, "linger.ms": 5, "log_level": 2})
+        producer = Producer(
+            {
+                "bootstrap.servers": self.servers,
+                "enable.idempotence": True,  # In order, and once, also where a broker is slow.
+                "linger.ms": 5,
+                "log_level": 2,
+            }
+        )
         for number, value in enumerate(values):
             producer.produce(
                 self.input,
