@@ -109,8 +109,8 @@ def _run(
             _wait_until_having(worker, partitions // workers)
         with _standing_still(group):
             fill(broker.bootstrap_servers, place, events)
-            before = [_cpu_s(pid) for pid in (broker.pid, *map(_pid, group))]
             scores = _Written(broker.bootstrap_servers, output, partitions)
+            before = [_cpu_s(pid) for pid in (broker.pid, *map(_pid, group))]
         rate = scores.rate(events)
         after = [_cpu_s(pid) for pid in (broker.pid, *map(_pid, group))]
         broker_cpu_s, *workers_cpu_s = (b - a for a, b in zip(before, after, strict=True))

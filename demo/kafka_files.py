@@ -21,8 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from demo.kafka_wire import HOST, BrokerUnavailable
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
 
 KAFKA_VERSION = "4.3.1"
 
@@ -203,25 +207,33 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _download_jars(folder: Path) -> None:
-    """Fetch the pinned jars into a new folder, or raise BrokerUnavailable."""
+def maven(repository: Path) -> "MavenContext":
+    """Return what fetches artifacts into a folder, from the repositories that jgo.conf names."""
     try:
         # The lower layer: jgo.build would fetch a second Java as well, only to sort jars by it.
         from jgo.config import GlobalSettings
         from jgo.maven import MavenContext
     except ImportError as error:
         raise _missing_extra(error) from error
+    context = MavenContext(repo_cache=repository)
+    context.remote_repos.update(GlobalSettings.load().repositories)
+    return context
+
+
+def _download_jars(folder: Path) -> None:
+    """Fetch the pinned jars into a new folder, or raise BrokerUnavailable."""
     notice = f"Downloading Apache Kafka {KAFKA_VERSION}, {JARS_MIB} MiB, once, to {cache_folder()}"
     print(notice, file=sys.stderr, flush=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as repository:
-        maven = MavenContext(repo_cache=Path(repository))
         try:
-            maven.remote_repos.update(GlobalSettings.load().repositories)
+            context = maven(Path(repository))
             for group, jars_version, *names in map(str.split, JARS.splitlines()):
                 for name in names:
-                    jar = maven.project(group, name).at_version(jars_version).artifact().resolve()
+                    jar = context.project(group, name).at_version(jars_version).artifact().resolve()
                     jar.rename(folder / jar.name)
+        except BrokerUnavailable:
+            raise
         except (OSError, RuntimeError) as error:
             raise BrokerUnavailable(
                 f"The jars of Kafka {KAFKA_VERSION} could not be downloaded: {error}. Wanted: a "

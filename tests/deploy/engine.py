@@ -30,7 +30,7 @@ TRUSTED = "/etc/ssl/certs"
 
 
 class NoEngine(Exception):
-    """Neither Docker nor podman can be used; the text says what was seen."""
+    """What builds and runs the stack is not all there; the text says what was seen."""
 
 
 class Engine(NamedTuple):

@@ -151,12 +151,12 @@ def stop_in_order(stack: Stack) -> None:
 
 
 def main() -> int:
-    """Run the scenario and return 0 if all of it was seen, 1 if not, 3 without an engine."""
+    """Run the scenario and return 0 if all of it was seen, 1 if not, 3 without what it takes."""
     arguments = _arguments()
     try:
         with engine() as started:
             if arguments.stand_ins:
-                stand_ins.make()
+                stand_ins.make(started)
             if not arguments.no_build:
                 _build(started)
             with a_stack(started, secure=arguments.secure, keep=arguments.keep) as stack:

@@ -11,29 +11,40 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from demo.kafka_files import KAFKA_VERSION, install
+from demo.kafka_files import KAFKA_VERSION, install, maven
+from demo.kafka_wire import BrokerUnavailable
+from tests.deploy.engine import ROOT, Engine, NoEngine
 
 MAKE = Path(__file__).with_name("make.sh")
+WORK = ROOT / "build/stand-ins"  # A Debian, kept for the next time, and what its tools have said.
 # Kafka's command lines, which the embedded broker has no use for.
 TOOLS = ("org.apache.kafka", "kafka-tools")
 
 
-def make() -> None:
-    """Make those that are not there; three minutes for all, from Debian's packages.
+def make(engine: Engine) -> None:
+    """Make those that are not there; two minutes for all, from Debian's packages.
 
     Raises:
-        subprocess.CalledProcessError: `make.sh` did not end well; it has said why.
+        NoEngine: they cannot be made, or not for this engine.
     """
-    from jgo.maven import MavenContext
-
-    kafka = install()
-    with tempfile.TemporaryDirectory() as folder:
-        jars = Path(folder, "jars")
-        shutil.copytree(kafka.folder / "jars", jars)
-        maven = MavenContext(repo_cache=Path(folder, "repository"))
-        tools = maven.project(*TOOLS).at_version(KAFKA_VERSION).artifact().resolve()
-        shutil.copy(tools, jars)
-        java_home = kafka.java.parents[1]
-        subprocess.run(
-            ["bash", str(MAKE), str(Path(folder, "work")), str(java_home), str(jars)], check=True
+    if engine.name != "podman":
+        raise NoEngine(
+            f"stand-ins are for podman's storage, and it is {engine.name} that answers; leave out "
+            "STAND_INS. Nothing was started"
         )
+    missing = subprocess.run(["bash", MAKE, "--missing"], capture_output=True, text=True).stdout
+    if not missing.split():
+        return
+    try:
+        kafka = install()
+        with tempfile.TemporaryDirectory() as folder:
+            jars = Path(folder, "jars")
+            shutil.copytree(kafka.folder / "jars", jars)
+            tools = maven(Path(folder, "repository")).project(*TOOLS)
+            shutil.copy(tools.at_version(KAFKA_VERSION).artifact().resolve(), jars)
+            subprocess.run(["bash", MAKE, WORK, kafka.java.parents[1], jars], check=True)
+    except (BrokerUnavailable, OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        raise NoEngine(
+            f"no stand-ins for {', '.join(missing.split())}: {error}. Wanted: root, debootstrap, "
+            f"Debian's packages and a Maven repository; {WORK} has the logs. Nothing was started"
+        ) from error

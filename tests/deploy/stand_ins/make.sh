@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Make stand-ins for the stack's base images, for machines that reach no registry of images: the
 # same names, from Debian's packages, and Kafka from the jars of the embedded broker.
+#   make.sh --missing                 say which are not there
 #   make.sh FOLDER JAVA_HOME JARS     as root, on Debian, with podman and debootstrap
 # JAVA_HOME: a Java; JARS: a folder of Kafka's jars, those of the embedded broker and the artifact
 # org.apache.kafka:kafka-tools, for the command lines. Images that are there already are kept.
 # Not the real images: other builds of Python, Prometheus and Alertmanager, and a Debian below.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-work=$1 java_home=$2 jars=$3
 slim=python:3.11.14-slim-bookworm
 full=python:3.11.14-bookworm
 kafka=apache/kafka:4.3.1
@@ -16,6 +16,11 @@ alertmanager=prom/alertmanager:v0.28.1
 path=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 there() { podman image exists "$1"; }
+if [ "$1" = --missing ]; then
+  for image in $slim $full $kafka $prometheus $alertmanager; do there $image || echo $image; done
+  exit
+fi
+work=$1 java_home=$2 jars=$3
 imported() { # ROOT NAME CHANGE...: pack a root file system as an image.
   local root=$1 name=$2 changes=()
   shift 2
@@ -33,7 +38,7 @@ if [ ! -e "$base.done" ]; then
   mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
     awk '/^URIs:|^deb http/ && !found {print $2; found = 1}' || true)
   debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates,openssl \
-    bookworm "$base" "$mirror" >"$work/debootstrap.log"
+    bookworm "$base" "$mirror" >"$work/debootstrap.log" 2>&1
   ln -s /usr/bin/python3 "$base/usr/local/bin/python"
   rm -f "$base"/usr/lib/python3*/EXTERNALLY-MANAGED # The official image has no such mark.
   rm -rf "$base"/var/cache/apt/archives/*.deb
