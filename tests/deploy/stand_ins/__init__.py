@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 from demo.kafka_files import KAFKA_VERSION, install, maven
-from demo.kafka_wire import BrokerUnavailable
 from tests.deploy.engine import ROOT, Engine, NoEngine
 
 MAKE = Path(__file__).with_name("make.sh")
@@ -43,7 +42,7 @@ def make(engine: Engine) -> None:
             tools = maven(Path(folder, "repository")).project(*TOOLS)
             shutil.copy(tools.at_version(KAFKA_VERSION).artifact().resolve(), jars)
             subprocess.run(["bash", MAKE, WORK, kafka.java.parents[1], jars], check=True)
-    except (BrokerUnavailable, OSError, RuntimeError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise NoEngine(
             f"no stand-ins for {', '.join(missing.split())}: {error}. Wanted: root, debootstrap, "
             f"Debian's packages and a Maven repository; {WORK} has the logs. Nothing was started"
